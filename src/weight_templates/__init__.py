@@ -1,0 +1,52 @@
+"""Pre-train weight templates, and initialise vision models of any size from them.
+
+    import weight_templates as wt
+
+    bank = wt.load_bank("runs/pretrain/…/bank.safetensors")
+    vit = wt.initialize(bank, depth=6, heads=6)  # a plain Equinox module
+
+Names are imported when they are first used, so that a command line that only parses does not wait for JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .bank import Bank, load_bank, save_bank
+    from .config import ConstraintOptions, DecoderConfig, ScalingOptions, ViTConfig
+    from .constrained import Constrained, Widths, constrain, expand, materialize, select
+    from .constraints import FAMILIES, Factors, Kronecker, Linear, Shape, Svd, Tucker, Unconstrained
+    from .counting import Count, count
+    from .errors import RunError, UserError
+    from .inherit import initialize, resize
+    from .layouts import Components, Unified
+    from .models import MAE, ViT
+
+
+_HOMES = {
+    "bank": ("Bank", "load_bank", "save_bank"),
+    "config": ("ConstraintOptions", "DecoderConfig", "ScalingOptions", "ViTConfig"),
+    "constrained": ("Constrained", "Widths", "constrain", "expand", "materialize", "select"),
+    "constraints": ("FAMILIES", "Factors", "Kronecker", "Linear", "Shape", "Svd", "Tucker", "Unconstrained"),
+    "counting": ("Count", "count"),
+    "errors": ("RunError", "UserError"),
+    "inherit": ("initialize", "resize"),
+    "layouts": ("Components", "Unified"),
+    "models": ("MAE", "ViT"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604
+    *sorted(_HOME)
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,85 @@
+"""The command line of every experiment: parse before JAX is imported, and turn a mistake into one sentence."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import tyro
+
+from .errors import RunError, UserError
+from .files import cache_folder
+
+
+Config = TypeVar("Config")
+
+
+def parse(presets: Mapping[str, Config], argv: list[str] | None = None) -> Config:
+    """Reads the command line into a configuration.
+
+    **Arguments:**
+
+    - `presets`: configurations by name, the first of them the default. Each has a field `preset` that holds its name;
+        `--preset NAME` chooses where the other flags start from, wherever it stands.
+    - `argv`: the arguments; default `sys.argv[1:]`.
+
+    **Returns:** the configuration.
+
+    Exits with 0 after `--help`; raises UserError for a flag or value that does not parse.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    base = presets[_preset(presets, argv)]
+    heard = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(heard):
+            return tyro.cli(type(base), default=base, args=argv)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_sentence(heard.getvalue())) from None
+
+
+def _preset(presets: Mapping[str, Any], argv: list[str]) -> str:
+    name = next(iter(presets))
+    for i, word in enumerate(argv):
+        if word == "--preset":
+            name = argv[i + 1] if i + 1 < len(argv) else ""
+        elif word.startswith("--preset="):
+            name = word.partition("=")[2]
+    if name not in presets:
+        raise UserError(f"there is no preset {name!r}; choose --preset among {', '.join(presets)}.")
+    return name
+
+
+def _sentence(box: str) -> str:
+    """What tyro drew in a box, as running text."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    words = re.sub(r"[─-╿|+]|-{3,}", " ", plain).split()
+    return " ".join(words).removeprefix("Parsing error ").strip() or "the command line does not parse; see --help."
+
+
+def say(text: str) -> None:
+    """Tells the user something that is not a result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Runs `main`; a UserError ends the process with one sentence and code 2, a RunError with one and code 1."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "jax"))  # a second start compiles nothing
+    try:
+        main()
+    except UserError as error:
+        say(f"error: {error}")
+        raise SystemExit(2) from None
+    except RunError as error:
+        say(f"failed: {error}")
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from the last checkpoint.")
+        raise SystemExit(130) from None

@@ -1,0 +1,141 @@
+"""A backbone under a constraint.
+
+    Constrained                          ViT
+    ├── factors {group: Factors}   ──►   ├── blocks: the governed weights   (expand, then unfold)
+    ├── free    a ViT with None    ──►   └── everything else, as it is
+    │           at the governed leaves
+    ├── constraint                 how weights follow from factors
+    └── layout                     where they go
+
+The parameterisation sits at the root of the backbone because one template is shared by all of its layers, and Equinox
+modules are trees. What holds the backbone (an auto-encoder, a classifier) holds a `Constrained` in its parameters, and
+`materialize` puts the plain backbone there, once per loss.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from . import trees
+from .config import Scope, ViTConfig
+from .constraints import AbstractConstraint, Factors
+from .layouts import AbstractLayout, governed, shapes, slices_of
+from .models import ViT
+from .nn import AbstractNorm
+
+
+class Widths(NamedTuple):
+    """How much of the width takes part, in heads; may be traced."""
+
+    rows: Int[Array, ""] | int
+    """Heads and their share of hidden units."""
+    cols: Int[Array, ""] | int
+    """Residual channels, in units of the channels that go with one head."""
+
+
+class Constrained(eqx.Module):
+    """A backbone whose governed weights are expanded from factors; see this module's docstring."""
+
+    factors: dict[str, Factors]
+    free: ViT
+    constraint: AbstractConstraint
+    layout: AbstractLayout
+
+    @property
+    def config(self) -> ViTConfig:
+        """The backbone's configuration."""
+        return self.free.config
+
+
+def constrain(
+    config: ViTConfig, constraint: AbstractConstraint, layout: AbstractLayout, *, key: PRNGKeyArray
+) -> Constrained:
+    """A randomly initialised backbone under a constraint.
+
+    Raises UserError where the configuration makes no network, or the constraint does not fit it.
+    """
+    fkey, vkey = jr.split(key)
+    stacks = shapes(layout, config)
+    keys = jr.split(fkey, len(stacks))
+    factors = {g: constraint.init(s, key=k) for (g, s), k in zip(stacks.items(), keys, strict=True)}
+    return Constrained(factors, _without_governed(ViT(config, key=vkey)), constraint, layout)
+
+
+def expand(constrained: Constrained, widths: Widths | None = None, scope: Scope = "submodel") -> ViT:
+    """The plain backbone that a constrained one stands for.
+
+    **Arguments:**
+
+    - `widths`: the part of the width that takes part; None for all of it.
+    - `scope`: what the masks of `widths` reach. `submodel`: all that the narrower model lacks, and the norms' statistics
+        cover the kept channels only, so that the result computes what the sliced model does, at static shapes.
+        `scalers`: the governed weights only (SWEET Eq. 7-8 to the letter).
+    """
+    config, constraint, layout = constrained.config, constrained.constraint, constrained.layout
+    stacks, free = {}, constrained.free
+    if widths is not None:
+        inner, cols = widths.rows * config.head_dim, widths.cols * config.channels_per_head
+        rows = layout.rows(config.dress, inner)
+        if scope == "submodel":
+            free = _masked(free, {"inner": inner, "third": inner // 3, "width": cols})
+    for group, shape in shapes(layout, config).items():
+        factors = constrained.factors[group]
+        if widths is not None:
+            factors = constraint.mask(factors, shape, rows[group], cols)
+        stacks[group] = constraint.expand(factors, shape)
+    leaves = layout.unfold(stacks, config.dress)
+    return eqx.tree_at(lambda vit: governed(vit.blocks), free, leaves, is_leaf=lambda x: x is None)
+
+
+def materialize(tree: PyTree, widths: Widths | None = None, scope: Scope = "submodel") -> PyTree:
+    """`tree` with every constrained backbone in it expanded; see `expand`. Other trees are returned as they are."""
+    return jax.tree.map(
+        lambda node: expand(node, widths, scope) if isinstance(node, Constrained) else node,
+        tree,
+        is_leaf=lambda node: isinstance(node, Constrained),
+    )
+
+
+def select(constrained: Constrained, config: ViTConfig, layers: list[int]) -> Constrained:
+    """The constrained backbone of a smaller size: given layers, first heads, first residual channels.
+
+    The template and everything else that does not follow the size is shared with the larger one. Its expansion is, to
+    the last bit or nearly, the corresponding part of the larger one's.
+    """
+    constraint, layout = constrained.constraint, constrained.layout
+    slices = slices_of(layout, config.dress, layers)
+    factors = {
+        group: constraint.select(constrained.factors[group], shape, slices[group])
+        for group, shape in shapes(layout, config).items()
+    }
+    sizes = {"inner": config.inner, "third": config.inner // 3, "width": config.channels}
+    arrays = trees.named_arrays(constrained.free)
+    for name, names in trees.axes(constrained.free).items():
+        array = trees.prefix(arrays[name], names, sizes)
+        arrays[name] = array[jnp.array(layers)] if names[0] == "layer" else array
+    skeleton = _without_governed(eqx.filter_eval_shape(ViT, config, key=jr.key(0)))
+    return Constrained(factors, trees.with_arrays(skeleton, arrays), constraint, layout)
+
+
+def _without_governed(vit: ViT) -> ViT:
+    return eqx.tree_at(lambda v: governed(v.blocks), vit, (None,) * 4)
+
+
+def _masked(vit: ViT, sizes: dict[str, Int[Array, ""] | int]) -> ViT:
+    arrays = trees.named_arrays(vit)
+    for name, names in trees.axes(vit).items():
+        arrays[name] = trees.prefix_mask(arrays[name], names, sizes)
+
+    def count_kept(norm: AbstractNorm) -> AbstractNorm:
+        kept = jnp.broadcast_to(jnp.asarray(sizes["width"]), norm.gain.shape[:-1])
+        return eqx.tree_at(lambda n: n.kept, norm, kept, is_leaf=lambda x: x is None)
+
+    return jax.tree.map(
+        lambda node: count_kept(node) if isinstance(node, AbstractNorm) else node,
+        trees.with_arrays(vit, arrays),
+        is_leaf=lambda node: isinstance(node, AbstractNorm),
+    )

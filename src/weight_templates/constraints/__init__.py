@@ -1,0 +1,40 @@
+"""The families of constraints, one file each; see `base` for the four verbs and their laws."""
+
+import dataclasses
+
+from ..config import ConstraintOptions, Family
+from .base import AbstractConstraint, Factors, Shape
+from .kronecker import Kronecker
+from .linear import Linear
+from .none import Unconstrained
+from .svd import Svd
+from .tucker import Tucker
+
+
+FAMILIES: dict[Family, type[AbstractConstraint]] = {
+    "none": Unconstrained,
+    "linear": Linear,
+    "kronecker": Kronecker,
+    "svd": Svd,
+    "tucker": Tucker,
+}
+
+
+def constraint_of(options: ConstraintOptions) -> AbstractConstraint:
+    """The constraint that the options describe; raises UserError for options of another family."""
+    options.check()
+    return FAMILIES[options.family](**dataclasses.asdict(options.chosen))
+
+
+__all__ = [
+    "FAMILIES",
+    "AbstractConstraint",
+    "Factors",
+    "Kronecker",
+    "Linear",
+    "Shape",
+    "Svd",
+    "Tucker",
+    "Unconstrained",
+    "constraint_of",
+]

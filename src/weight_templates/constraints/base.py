@@ -1,0 +1,77 @@
+"""What a constraint is: a parameterisation of a stack of weight matrices `W[slice, row, col]`.
+
+Rows are internal (heads, hidden units), columns are residual channels: the first rows and columns of every slice are a
+narrower network. A constraint holds static hyper-parameters only; the numbers live in `Factors`, which four pure verbs
+make and use:
+
+- `init(shape, key)` — random factors, such that the entries of W have variance 2 / (rows + cols), 1/D for D x D slices;
+- `expand(factors, shape)` — the weights;
+- `select(factors, shape, slices)` — the factors of a smaller stack: some slices, the first rows, the first columns;
+- `mask(factors, shape, rows, cols)` — factors whose weights are zero beyond the first `rows` and `cols`, which may be
+  traced: the smaller stack at the larger one's shape.
+
+Laws, for every family: `expand(select(f, small, slices), small)` is `expand(f, full)[slices, :rows, :cols]`, and
+`expand(mask(f, full, rows, cols), full)` is `expand(f, full)` with zeros outside that prefix.
+"""
+
+import abc
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..errors import UserError
+
+
+class Shape(NamedTuple):
+    """Sizes of a stack of weight matrices."""
+
+    slices: int
+    rows: int
+    cols: int
+
+
+class Factors(eqx.Module):
+    """The numbers of a constraint: a size-agnostic template, and the scalers that fit it to a size."""
+
+    template: dict[str, Float[Array, "..."]]
+    scalers: dict[str, Float[Array, "..."]]
+
+
+class AbstractConstraint(eqx.Module):
+    """A family of parameterisations, as four pure verbs; see this module's docstring for their laws."""
+
+    @abc.abstractmethod
+    def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
+        """Random factors of a stack; raises UserError where the hyper-parameters do not fit `shape`."""
+
+    @abc.abstractmethod
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+        """The weights that the factors stand for."""
+
+    @abc.abstractmethod
+    def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
+        """The factors of a stack of `shape`, whose slices are those of the given indices."""
+
+    @abc.abstractmethod
+    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+        """Factors of the same shape, with weights only in the first `rows` and `cols`."""
+
+
+def weight_variance(shape: Shape) -> float:
+    """Variance that weights start with (Glorot & Bengio, 2010): 1/D for D x D slices."""
+    return 2 / (shape.rows + shape.cols)
+
+
+def first(array: Float[Array, "..."], count: Int[Array, ""] | int, axis: int) -> Float[Array, "..."]:
+    """`array` with zeros beyond the first `count` entries along `axis`."""
+    kept = jnp.arange(array.shape[axis]) < count
+    return jnp.where(jnp.expand_dims(kept, [a for a in range(array.ndim) if a != axis % array.ndim]), array, 0)
+
+
+def check_rank(flag: str, rank: int, limit: int, what: str) -> None:
+    """Raises UserError unless 1 <= rank <= limit."""
+    if not 1 <= rank <= limit:
+        raise UserError(f"{flag} asks for {rank}, but {what} is {limit}; give a number from 1 to {limit}.")

@@ -1,0 +1,55 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .base import AbstractConstraint, Factors, Shape, check_rank, weight_variance
+
+
+class Kronecker(AbstractConstraint):
+    """`W_s = Σ_t S_st ⊗ T_t`: every slice is tiled by shared templates, tile (i, j) of slice s weighted by S_st[i, j].
+
+    The family of WAVE (Feng et al., 2025) and WeiT; written as numpy's `kron(S, T)`, since a prefix of the width is
+    then a prefix of the tiles. Where tiles do not divide a width, the last ones are cropped.
+    """
+
+    templates: int | None = eqx.field(default=None, static=True)
+    """Number of templates; None: slices / 6, which gives all families templates of equal size."""
+    tile: tuple[int, int] | None = eqx.field(default=None, static=True)
+    """Rows and columns of a template; None: half a slice's, rounded up."""
+
+    def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
+        count = max(1, shape.slices // 6) if self.templates is None else self.templates
+        rows, cols = (-(-shape.rows // 2), -(-shape.cols // 2)) if self.tile is None else self.tile
+        check_rank("--kronecker.tile", rows, shape.rows, "the number of rows")
+        check_rank("--kronecker.tile", cols, shape.cols, "the number of columns")
+        across, along = -(-shape.rows // rows), -(-shape.cols // cols)
+        check_rank("--kronecker.templates", count, shape.slices * across * along, "the number of tiles")
+        tkey, skey = jr.split(key)
+        return Factors(
+            {"tiles": weight_variance(shape) ** 0.5 * jr.normal(tkey, (count, rows, cols))},
+            {"tile": count**-0.5 * jr.normal(skey, (shape.slices, across, along, count))},
+        )
+
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+        tiles, scalers = factors.template["tiles"], factors.scalers
+        _, p, q = tiles.shape
+        n, a, b, _ = scalers["tile"].shape
+        weight = jnp.tensordot(scalers["tile"], tiles, 1).swapaxes(2, 3).reshape(n, a * p, b * q)
+        weight = weight[:, : shape.rows, : shape.cols]
+        if "rows" in scalers:
+            weight = weight * scalers["rows"][:, None] * scalers["cols"]
+        return weight
+
+    def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
+        _, p, q = factors.template["tiles"].shape
+        across, along = -(-shape.rows // p), -(-shape.cols // q)
+        return Factors(factors.template, {"tile": factors.scalers["tile"][slices, :across, :along]})
+
+    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+        # A width may end inside a tile, so the masks of Eq. 7 stand beside the scalers instead of in them.
+        dtype = factors.scalers["tile"].dtype
+        row_mask = (jnp.arange(shape.rows) < rows).astype(dtype)
+        col_mask = (jnp.arange(shape.cols) < cols).astype(dtype)
+        return Factors(factors.template, {**factors.scalers, "rows": row_mask, "cols": col_mask})

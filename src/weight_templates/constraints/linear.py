@@ -1,0 +1,37 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .base import AbstractConstraint, Factors, Shape, check_rank, first, weight_variance
+
+
+class Linear(AbstractConstraint):
+    """`W = G ×₁ X`: every slice is a mixture of `rank` shared slices.
+
+    The family of TLEG (Xia et al., 2024), with learned mixtures; SWEET's Table 4 calls it linear without defining it.
+    A narrower model has the first rows and columns of the shared slices.
+    """
+
+    rank: int | None = eqx.field(default=None, static=True)
+    """Shared slices; None: slices / 24, which gives all families templates of equal size."""
+
+    def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
+        rank = max(1, shape.slices // 24) if self.rank is None else self.rank
+        check_rank("--linear.rank", rank, shape.slices, "the number of slices")
+        gkey, xkey = jr.split(key)
+        bases = weight_variance(shape) ** 0.5 * jr.normal(gkey, (rank, shape.rows, shape.cols))
+        return Factors({"bases": bases}, {"slice": rank**-0.5 * jr.normal(xkey, (shape.slices, rank))})
+
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+        return jnp.tensordot(factors.scalers["slice"], factors.template["bases"], 1)
+
+    def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
+        return Factors(
+            {"bases": factors.template["bases"][:, : shape.rows, : shape.cols]},
+            {"slice": factors.scalers["slice"][slices]},
+        )
+
+    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+        return Factors({"bases": first(first(factors.template["bases"], rows, 1), cols, 2)}, factors.scalers)

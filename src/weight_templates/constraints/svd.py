@@ -1,0 +1,41 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .base import AbstractConstraint, Factors, Shape, check_rank, first, weight_variance
+
+
+class Svd(AbstractConstraint):
+    """`W_s = U diag(x_s) Vᵀ`: shared bases left and right, one diagonal per slice.
+
+    The family of FINE (Xie et al., 2024), after the singular value decomposition; for one group of slices it is the
+    canonical polyadic decomposition, Tucker with a superdiagonal core. A narrower model has the first rows of U and V.
+    """
+
+    rank: int | None = eqx.field(default=None, static=True)
+    """Columns of U and V; None: as many template parameters as the other families' defaults."""
+
+    def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
+        s, m, n = shape
+        rank = max(1, round(s * m * n / (24 * (m + n)))) if self.rank is None else self.rank
+        check_rank("--svd.rank", rank, min(s * m, s * n, m * n), "the largest rank of such a stack")
+        ukey, vkey, xkey = jr.split(key, 3)
+        return Factors(
+            {"left": rank**-0.5 * jr.normal(ukey, (m, rank)), "right": rank**-0.5 * jr.normal(vkey, (n, rank))},
+            {"diagonal": (weight_variance(shape) * rank) ** 0.5 * jr.normal(xkey, (s, rank))},
+        )
+
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+        left, right = factors.template["left"], factors.template["right"]
+        scaled = factors.scalers["diagonal"][:, None, :] * left
+        return (scaled.reshape(-1, left.shape[1]) @ right.T).reshape(-1, len(left), len(right))
+
+    def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
+        left, right = factors.template["left"][: shape.rows], factors.template["right"][: shape.cols]
+        return Factors({"left": left, "right": right}, {"diagonal": factors.scalers["diagonal"][slices]})
+
+    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+        left, right = first(factors.template["left"], rows, 0), first(factors.template["right"], cols, 0)
+        return Factors({"left": left, "right": right}, factors.scalers)

@@ -1,0 +1,70 @@
+import itertools
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .base import AbstractConstraint, Factors, Shape, check_rank, first, weight_variance
+
+
+class Tucker(AbstractConstraint):
+    """`W = G ×₁ X ×₂ U ×₃ V` (SWEET Eq. 5): the core G is the template; X, U and V are the scalers.
+
+    X has a row for every slice, U for every row, V for every column. A narrower model has the first rows of U and V.
+    """
+
+    ranks: tuple[int, int, int] | None = eqx.field(default=None, static=True)
+    """Sizes of the core along slices, rows and columns; None: slices / 6, rows / 2, cols / 2, at ViT-B's size 24, 384,
+    384: 4 % of the weights. The paper says only that the core is much smaller than W."""
+
+    def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
+        ranks = tuple(max(1, n // d) for n, d in zip(shape, (6, 2, 2), strict=True)) if self.ranks is None else self.ranks
+        for rank, size, axis in zip(ranks, shape, ("slices", "rows", "columns"), strict=True):
+            check_rank(f"--tucker.ranks (along {axis})", rank, size, f"the number of {axis}")
+        gkey, *keys = jr.split(key, 4)
+        core = weight_variance(shape) ** 0.5 * jr.normal(gkey, ranks)
+        scalers = {
+            name: rank**-0.5 * jr.normal(k, (size, rank))  # rows of unit expected norm
+            for name, k, size, rank in zip(("slice", "row", "col"), keys, shape, ranks, strict=True)
+        }
+        return Factors({"core": core}, scalers)
+
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+        core = factors.template["core"]
+        scalers = [factors.scalers[name] for name in ("slice", "row", "col")]
+        for axis in cheapest_order(core.shape, tuple(len(s) for s in scalers)):
+            core = _mode_product(core, scalers[axis], axis)
+        return core
+
+    def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
+        s = factors.scalers
+        chosen = {"slice": s["slice"][slices], "row": s["row"][: shape.rows], "col": s["col"][: shape.cols]}
+        return Factors(factors.template, chosen)
+
+    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+        s = factors.scalers
+        return Factors(factors.template, {**s, "row": first(s["row"], rows, 0), "col": first(s["col"], cols, 0)})
+
+
+def cheapest_order(ranks: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The order of mode products, as axes, that expands a core of `ranks` to `sizes` with the fewest multiplications."""
+
+    def cost(order: tuple[int, ...]) -> int:
+        now, total = list(ranks), 0
+        for axis in order:
+            total += sizes[axis] * int(np.prod(now))
+            now[axis] = sizes[axis]
+        return total
+
+    return min(itertools.permutations(range(len(ranks))), key=cost)
+
+
+def _mode_product(
+    tensor: Float[Array, "a b c"], matrix: Float[Array, "size rank"], axis: int
+) -> Float[Array, "a2 b2 c2"]:
+    # Axes in place, so that every product is one matrix product (batched for the rows) and nothing is transposed.
+    if axis == 0:
+        return (matrix @ tensor.reshape(len(tensor), -1)).reshape(-1, *tensor.shape[1:])
+    return matrix @ tensor if axis == 1 else tensor @ matrix.T

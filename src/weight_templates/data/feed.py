@@ -1,0 +1,240 @@
+"""Batches as a pure function of seed and step, from the device's memory or from decoding threads.
+
+Small sets of equal-sized images are decoded once and live on the device, augmented there; others are decoded and
+augmented by threads, a few batches ahead. Either way `feed.batch(step)` depends on nothing but the seed, the step and
+the images: not on threads, devices or what was asked before.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Int, UInt8
+
+from ..config import DataOptions
+from ..errors import RunError, UserError
+from ..files import cache_folder, write_json
+from .augment import augment_on_device, augment_on_host, evaluation_view
+from .sources import CorruptImage, Source
+
+
+AHEAD = 2
+"""Batches prepared in advance."""
+Batch = dict[str, Array]
+"""`image`: uint8 (batch, size, size, 3); `label`: int32 (batch,), -1 where there is none."""
+
+
+class Feed(Protocol):
+    """Augmented training batches."""
+
+    def batch(self, step: int) -> Batch: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Which images train and which are held out, and the order of every epoch."""
+
+    train: Int[np.ndarray, " train"]
+    held_out: Int[np.ndarray, " held_out"]
+    batch: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; the rest of a shuffle is dropped."""
+        return len(self.train) // self.batch
+
+    def indices(self, step: int) -> Int[np.ndarray, " batch"]:
+        """The images of a step: every epoch is another permutation."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = _permutation(self.seed, epoch, len(self.train))
+        return self.train[order[within * self.batch : (within + 1) * self.batch]]
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, count: int) -> Int[np.ndarray, " count"]:
+    return _rng(seed, 1, epoch).permutation(count)
+
+
+def _rng(seed: int, stream: int, index: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[(seed << 2) + stream, index]))
+
+
+def split(good: Int[np.ndarray, " good"], batch: int, seed: int) -> Split:
+    """Holds out a twentieth of the images, at most 512, chosen by the seed; raises UserError if no batch is left."""
+    if len(good) < 2:
+        raise UserError(f"the data has {len(good)} usable image(s); give at least two.")
+    order = _rng(seed, 0, 0).permutation(len(good))
+    held = max(1, min(512, len(good) // 20))
+    train = np.sort(good[order[held:]])
+    if batch > len(train):
+        raise UserError(
+            f"a batch of {batch} is larger than the data: {len(train)} training images ({held} more are held out); "
+            f"choose --optim.batch {len(train)} or less."
+        )
+    return Split(train, np.sort(good[order[:held]]), batch, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A source, checked: which of its images decode, and their pixels if they fit in memory."""
+
+    source: Source
+    good: Int[np.ndarray, " good"]
+    pixels: UInt8[np.ndarray, "all h w 3"] | None
+    """All images, rows of corrupt ones undefined; None if the set streams."""
+
+
+def load(source: Source, options: DataOptions, say: Callable[[str], None]) -> Loaded:
+    """Decodes every image once, before anything else is spent on them.
+
+    Images of one size that fit in `options.resident_mb` are kept. What was found corrupt in a larger set is remembered
+    in the cache. Raises UserError for corrupt images if `options.on_corrupt` is `refuse`.
+
+    **Arguments:**
+
+    - `say`: told about the progress, and about every image that is left out.
+    """
+    threads = options.threads or os.cpu_count() or 1
+    count, pixels, shape, bad = len(source), None, None, {}
+    for index in range(count):  # the first sound image tells the size
+        try:
+            shape = source.image(index).shape
+            break
+        except CorruptImage:
+            continue
+    if shape is not None and count * int(np.prod(shape)) <= options.resident_mb * 2**20:
+        pixels = np.zeros((count, *shape), np.uint8)
+    memory = cache_folder() / "checked" / f"{source.fingerprint()}.json"
+    if pixels is None and memory.is_file():
+        bad = {int(index): message for index, message in json.loads(memory.read_text()).items()}
+    else:
+        uniform = _decode(source, pixels, bad, threads, say)
+        pixels = pixels if uniform else None
+        if pixels is None:
+            write_json(memory, bad)
+    if bad:
+        first = next(iter(bad.values()))
+        if options.on_corrupt == "refuse":
+            raise UserError(
+                f"{len(bad)} of {count} images do not decode, the first one {first}; "
+                "mend or remove them, or say --data.on-corrupt skip."
+            )
+        for message in bad.values():
+            say(f"left out, does not decode: {message}")
+    return Loaded(source, np.array([i for i in range(count) if i not in bad], dtype=np.int64), pixels)
+
+
+def _decode(
+    source: Source, pixels: np.ndarray | None, bad: dict[int, str], threads: int, say: Callable[[str], None]
+) -> bool:
+    """Fills `pixels` and `bad`; False if the images are not all of one size."""
+    uniform = True
+
+    def one(index: int) -> None:
+        nonlocal uniform
+        try:
+            image = source.image(index)
+        except CorruptImage as error:
+            bad[index] = str(error)
+            return
+        if pixels is not None:
+            if image.shape == pixels.shape[1:]:
+                pixels[index] = image
+            else:
+                uniform = False
+
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for done, _ in enumerate(pool.map(one, range(len(source)), chunksize=64), start=1):
+            if done % 20000 == 0:
+                say(f"checked {done} of {len(source)} images")
+    for index in sorted(bad):  # by index, whatever thread came first
+        bad[index] = bad.pop(index)
+    return uniform
+
+
+@dataclasses.dataclass(frozen=True)
+class Resident:
+    """Batches from images on the device, augmented there."""
+
+    pixels: UInt8[Array, "all h w 3"]
+    labels: Int[Array, " all"]
+    split: Split
+    size: int
+    sharding: jax.sharding.Sharding
+
+    def batch(self, step: int) -> Batch:
+        """The augmented batch of a step."""
+        key = jr.fold_in(jr.key(self.split.seed), step)
+        made = _gather(self.pixels, self.labels, self.split.indices(step), key, self.size)
+        return jax.device_put(made, self.sharding)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _gather(pixels: Array, labels: Array, indices: Array, key: Array, size: int) -> Batch:
+    images = jax.vmap(lambda i, k: augment_on_device(pixels[i], size, key=k))(indices, jr.split(key, len(indices)))
+    return {"image": images, "label": labels[indices]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+    """Batches decoded and augmented by threads."""
+
+    source: Source
+    split: Split
+    size: int
+    threads: int
+    sharding: jax.sharding.Sharding
+
+    def batch(self, step: int) -> Batch:
+        """The augmented batch of a step; raises RunError for an image that has gone bad since it was checked."""
+
+        def one(position: int) -> np.ndarray:
+            rng = _rng(self.split.seed, 2, step * self.split.batch + position)
+            return augment_on_host(self.source.image(int(indices[position])), self.size, rng)
+
+        indices = self.split.indices(step)
+        try:
+            with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+                images = np.stack(list(pool.map(one, range(len(indices)))))
+        except CorruptImage as error:
+            raise RunError(f"an image went bad while training: {error}; mend it and run the same command again.") from None
+        labels = np.array([self.source.label(int(i)) for i in indices], np.int32)
+        return jax.device_put({"image": images, "label": labels}, self.sharding)
+
+
+def feed_of(loaded: Loaded, chosen: Split, size: int, options: DataOptions, sharding: jax.sharding.Sharding) -> Feed:
+    """Training batches of `size` pixels, placed by `sharding`."""
+    if loaded.pixels is None:
+        return Streamed(loaded.source, chosen, size, options.threads or os.cpu_count() or 1, sharding)
+    labels = jnp.array([loaded.source.label(i) for i in range(len(loaded.source))], jnp.int32)
+    return Resident(jnp.asarray(loaded.pixels), labels, chosen, size, sharding)
+
+
+def held_out_views(loaded: Loaded, chosen: Split, size: int) -> UInt8[np.ndarray, "held_out size size 3"]:
+    """The held-out images under the evaluation transform."""
+    images = (loaded.source.image(int(i)) if loaded.pixels is None else loaded.pixels[i] for i in chosen.held_out)
+    return np.stack([evaluation_view(image, size) for image in images])
+
+
+def ahead(feed: Feed, start: int, stop: int) -> Iterator[Batch]:
+    """The batches of steps `start` … `stop - 1`, prepared by a thread while the device is busy."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(feed.batch, step) for step in range(start, min(start + AHEAD, stop))]
+        try:
+            for step in range(start, stop):
+                ready = waiting.pop(0)
+                if step + AHEAD < stop:
+                    waiting.append(pool.submit(feed.batch, step + AHEAD))
+                yield ready.result()
+        finally:
+            for future in waiting:
+                future.cancel()

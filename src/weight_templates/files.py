@@ -1,0 +1,70 @@
+"""Files that appear whole or not at all, and safetensors with metadata and a digest."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from .errors import UserError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file beside its place, forces it to the disk, and moves it there: never half a file, even at power loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(tree, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+    """Writes named tensors and JSON metadata with a digest over both, whole or not at all."""
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    texts = {name: json.dumps(value, sort_keys=True) for name, value in metadata.items()}
+    write_bytes(path, safetensors.numpy.save(arrays, texts | {"digest": _digest(arrays, texts)}))
+
+
+def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads what `write_safetensors` wrote; raises UserError, ending with `remedy`, where a single bit is not sound."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            texts = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = texts.pop("digest", None)
+        if found is None:
+            raise ValueError("it has no digest")
+        if found != _digest(arrays, texts):
+            raise ValueError("its digest does not match its content")
+        return arrays, {name: json.loads(text) for name, text in texts.items()}
+    except Exception as error:  # safetensors raises its own, Unicode and value errors, as the damage will have it
+        raise UserError(f"{path} is corrupt or not ours ({error}); {remedy}.") from None
+
+
+def _digest(arrays: dict[str, np.ndarray], texts: dict[str, str]) -> str:
+    total = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+    for name in sorted(arrays):
+        total.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        total.update(arrays[name].reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-templates"

@@ -1,0 +1,144 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..config import Dress, ViTConfig
+from ..nn import AbstractNorm, Attention, Gelu, LayerNorm, RMSNorm, SwiGlu, nested_sincos, project, rotary
+from ..nn.linear import glorot
+
+
+def patchify(image: Float[Array, "h w c"], patch: int) -> Float[Array, "patch pixel"]:
+    """Cuts an image into square patches: row by row over the grid; inside a patch by row, column, channel."""
+    h, w, c = image.shape
+    tiles = image.reshape(h // patch, patch, w // patch, patch, c).swapaxes(1, 2)
+    return tiles.reshape(-1, patch * patch * c)
+
+
+def unpatchify(patches: Float[Array, "patch pixel"], patch: int) -> Float[Array, "h w c"]:
+    """Puts the patches of a square image together; the converse of `patchify`."""
+    grid = round(len(patches) ** 0.5)
+    tiles = patches.reshape(grid, grid, patch, patch, -1).swapaxes(1, 2)
+    return tiles.reshape(grid * patch, grid * patch, -1)
+
+
+class PatchEmbed(eqx.Module):
+    """An affine map from the pixels of a patch to the residual stream."""
+
+    weight: Float[Array, "width pixel"]
+    bias: Float[Array, " width"]
+
+    def __init__(self, pixels: int, width: int, *, key: PRNGKeyArray):
+        self.weight = glorot(key, (width, pixels), pixels, width)
+        self.bias = jnp.zeros(width)
+
+    def __call__(self, x: Float[Array, "patch pixel"]) -> Float[Array, "patch width"]:
+        return project(x, self.weight) + self.bias
+
+
+class Block(eqx.Module):
+    """A pre-norm transformer block."""
+
+    norm1: AbstractNorm
+    attention: Attention
+    norm2: AbstractNorm
+    mlp: Gelu | SwiGlu
+
+    def __init__(self, width: int, heads: int, head_dim: int, dress: Dress, *, key: PRNGKeyArray):
+        akey, mkey = jr.split(key)
+        self.norm1 = _norm(dress, width)
+        self.attention = Attention(width, heads, head_dim, key=akey)
+        self.norm2 = _norm(dress, width)
+        mlp = SwiGlu if dress == "enhanced" else Gelu
+        self.mlp = mlp(width, heads * head_dim, key=mkey)
+
+    def __call__(
+        self, x: Float[Array, "token width"], angles: Float[Array, "token pair"] | None
+    ) -> Float[Array, "token width"]:
+        x = x + self.attention(self.norm1(x), angles)
+        return x + self.mlp(self.norm2(x))
+
+
+class Positions(eqx.Module):
+    """Where the tokens are, the class token first: a table to add (plain) or angles to turn by (enhanced)."""
+
+    table: Float[Array, "token width"] | None
+    grid: int = eqx.field(static=True)
+    head_dim: int = eqx.field(static=True)
+
+    def __init__(self, grid: int, width: int, head_dim: int, dress: Dress):
+        self.table = nested_sincos(grid, width) if dress == "plain" else None
+        self.grid = grid
+        self.head_dim = head_dim
+
+    @property
+    def angles(self) -> Float[Array, "token pair"] | None:
+        """Rotations of the tokens, radians; None in the plain dress."""
+        return rotary(self.grid, self.head_dim) if self.table is None else None
+
+
+class ViT(eqx.Module):
+    """A vision transformer (Dosovitskiy et al., 2021) without a head: an image in, tokens out.
+
+    Its blocks are one `Block` whose arrays have a leading axis of layers. `config.dress` is `plain` (LayerNorm, GELU,
+    nested sin-cos positions: the networks of the papers' tables) or `enhanced` (RMSNorm, SwiGLU, 2-D RoPE: SWEET §3.3;
+    biases are kept, as in the works it cites).
+    """
+
+    embed: PatchEmbed
+    cls: Float[Array, " width"]
+    positions: Positions
+    blocks: Block
+    norm: AbstractNorm
+    config: ViTConfig = eqx.field(static=True)
+
+    def __init__(self, config: ViTConfig, *, key: PRNGKeyArray):
+        """Raises UserError where `config` does not make a network."""
+        config.check()
+        pkey, ckey, bkey = jr.split(key, 3)
+        self.embed = PatchEmbed(3 * config.patch**2, config.channels, key=pkey)
+        self.cls = 0.02 * jr.normal(ckey, (config.channels,))
+        self.positions = Positions(config.grid, config.channels, config.head_dim, config.dress)
+        self.blocks = stack(
+            config.depth, config.channels, config.heads, config.head_dim, config.dress, key=bkey
+        )
+        self.norm = _norm(config.dress, config.channels)
+        self.config = config
+
+    def __call__(
+        self, image: Float[Array, "h w 3"], visible: Int[Array, " visible"] | None = None
+    ) -> Float[Array, "token width"]:
+        """**Arguments:**
+
+        - `image`: pixels, normalised by the mean and deviation of ImageNet.
+        - `visible`: indices of the patches to look at; all of them if None.
+
+        **Returns:** the normalised tokens: the class token, then the visible patches in the order given.
+        """
+        tokens = jnp.concatenate([self.cls[None], self.embed(patchify(image.astype(self.cls.dtype), self.config.patch))])
+        if self.positions.table is not None:
+            tokens = tokens + self.positions.table
+        angles = self.positions.angles
+        if visible is not None:
+            chosen = jnp.concatenate([jnp.zeros(1, visible.dtype), visible + 1])
+            tokens = tokens[chosen]
+            angles = None if angles is None else angles[chosen]
+        return self.norm(run(self.blocks, tokens, angles))
+
+
+def stack(depth: int, width: int, heads: int, head_dim: int, dress: Dress, *, key: PRNGKeyArray) -> Block:
+    """`depth` independent blocks as one, on a leading axis of layers."""
+    return eqx.filter_vmap(lambda k: Block(width, heads, head_dim, dress, key=k))(jr.split(key, depth))
+
+
+def run(
+    blocks: Block, tokens: Float[Array, "token width"], angles: Float[Array, "token pair"] | None
+) -> Float[Array, "token width"]:
+    """Applies stacked blocks one after the other; compile time does not grow with their number."""
+    arrays, rest = eqx.partition(blocks, eqx.is_array)
+    return jax.lax.scan(lambda x, layer: (eqx.combine(layer, rest)(x, angles), None), tokens, arrays)[0]
+
+
+def _norm(dress: Dress, width: int) -> AbstractNorm:
+    return RMSNorm(width) if dress == "enhanced" else LayerNorm(width)

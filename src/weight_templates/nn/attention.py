@@ -1,0 +1,44 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .linear import glorot, project
+from .position import rotate
+
+
+class Attention(eqx.Module):
+    """Multi-head self-attention whose inner width, heads x channels of a head, is independent of the residual width."""
+
+    qkv: Float[Array, "3 inner width"]
+    qkv_bias: Float[Array, "3 inner"]
+    out: Float[Array, "inner width"]
+    out_bias: Float[Array, " width"]
+    head_dim: int = eqx.field(static=True)
+
+    def __init__(self, width: int, heads: int, head_dim: int, *, key: PRNGKeyArray):
+        """Glorot weights, the fused q, k, v taken as one matrix as in MAE; zero biases."""
+        qkey, okey = jr.split(key)
+        inner = heads * head_dim
+        self.qkv = glorot(qkey, (3, inner, width), width, 3 * inner)
+        self.qkv_bias = jnp.zeros((3, inner))
+        self.out = glorot(okey, (inner, width), inner, width)
+        self.out_bias = jnp.zeros(width)
+        self.head_dim = head_dim
+
+    def __call__(
+        self, x: Float[Array, "token width"], angles: Float[Array, "token pair"] | None = None
+    ) -> Float[Array, "token width"]:
+        """**Arguments:**
+
+        - `x`: the tokens of one image.
+        - `angles`: the tokens' rotations, radians; None for no rotary positions.
+        """
+        inner = self.out.shape[0]
+        qkv = project(x, self.qkv.reshape(3 * inner, -1)) + self.qkv_bias.reshape(-1)
+        q, k, v = jnp.moveaxis(qkv.reshape(len(x), 3, -1, self.head_dim), 1, 0)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        mixed = jax.nn.dot_product_attention(q, k, v).reshape(len(x), inner)
+        return project(mixed, self.out.T) + self.out_bias

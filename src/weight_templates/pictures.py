@@ -1,0 +1,95 @@
+"""Pictures of a run: the loss, and what the auto-encoder makes of images at several widths."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from matplotlib.figure import Figure
+
+from .constrained import Widths, materialize
+from .data import denormalize, normalize
+from .models import MAE, patchify, unpatchify
+from .models.mae import patch_statistics
+from .tasks import masked
+
+
+def widths_to_show(heads: int) -> list[int]:
+    """A quarter, a half, three quarters and all of the heads: 3, 6, 9 and 12 of 12."""
+    return sorted({max(1, round(heads * part / 4)) for part in (1, 2, 3, 4)})
+
+
+def loss_curve(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
+    """Draws the training loss and the held-out loss against the step."""
+    import pandas as pd
+    import seaborn as sns
+
+    rows = [
+        {"step": line["step"], "loss": line[name], "images": label}
+        for line in metrics
+        for name, label in (("loss", "training"), ("held_out_loss", "held out"))
+        if name in line
+    ]
+    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(5, 3.2), layout="constrained")
+        axes = figure.subplots()
+        sns.lineplot(pd.DataFrame(rows), x="step", y="loss", hue="images", style="images", errorbar=None, ax=axes)
+        axes.set_title(title, fontsize=10)
+        axes.set_ylabel("reconstruction loss")
+        axes.legend(title=None)
+        sns.despine(figure)
+        figure.savefig(path, dpi=160, metadata={"Software": None})
+
+
+def reconstruction_grid(
+    mae: MAE, images: UInt8[Array, "batch h w 3"], heads: list[int], path: Path, *, key: PRNGKeyArray
+) -> dict[int, float]:
+    """Draws images, what is visible of them, and their reconstructions at several widths of one bank.
+
+    Reconstructions show the visible patches as they are; with `norm_pix`, hidden ones are put back at their own mean
+    and deviation. Every width sees the same patches.
+
+    **Returns:** the mean reconstruction loss of these images by number of heads.
+    """
+    columns: list[tuple[str, np.ndarray]] = [("image", np.asarray(images) / 255)]
+    losses = {}
+    for count in heads:
+        shown, hidden, loss = _paint(mae, jnp.asarray(images), Widths(jnp.array(count), jnp.array(count)), key=key)
+        if len(columns) == 1:
+            columns.append(("visible", np.asarray(hidden)))
+        losses[count] = float(loss)
+        columns.append((f"{count} head{'s' if count > 1 else ''}", np.asarray(shown)))
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(1.25 * len(columns), 1.25 * len(images) + 0.25), layout="constrained")
+        grid = figure.subplots(len(images), len(columns), squeeze=False)
+        for j, (title, pictures) in enumerate(columns):
+            grid[0, j].set_title(title, fontsize=9)
+            for i, picture in enumerate(pictures):
+                grid[i, j].imshow(np.clip(picture, 0, 1), interpolation="nearest")
+                grid[i, j].set_axis_off()
+        figure.savefig(path, dpi=160, metadata={"Software": None})
+    return losses
+
+
+@eqx.filter_jit
+def _paint(
+    mae: MAE, images: UInt8[Array, "batch h w 3"], widths: Widths, *, key: PRNGKeyArray
+) -> tuple[Float[Array, "batch h w 3"], Float[Array, "batch h w 3"], Float[Array, ""]]:
+    model = materialize(mae, widths)
+    made = masked.reconstruct(model, images, key=key)
+    patch = mae.encoder.config.patch
+    pixels = eqx.filter_vmap(functools.partial(patchify, patch=patch))(normalize(images))
+    predicted = made.predicted
+    if mae.config.norm_pix:
+        mean, deviation = patch_statistics(pixels)
+        predicted = predicted * deviation + mean
+    hidden = made.hidden[..., None]
+    together = eqx.filter_vmap(functools.partial(unpatchify, patch=patch))
+    shown = denormalize(together(jnp.where(hidden, predicted, pixels)))
+    grey = jnp.where(together(jnp.broadcast_to(hidden, pixels.shape)), 0.5, images / 255)
+    loss = jnp.mean(eqx.filter_vmap(masked.reconstruction_loss)(made))
+    return shown, grey, loss

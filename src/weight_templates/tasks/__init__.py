@@ -1,0 +1,1 @@
+"""What models are trained for. A task has a loss for the step, and an evaluation."""

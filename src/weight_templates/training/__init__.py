@@ -1,0 +1,26 @@
+"""The machinery of every experiment: one state, one step, one loop, one run directory. It knows no model and no task."""
+
+from .checkpoint import Checkpoints
+from .loop import Interrupt, fit
+from .optim import adamw, cosine
+from .record import Run, Stopwatch, read_metrics
+from .sharding import data_mesh, replicate, share
+from .step import TrainState, init_state, make_step
+
+
+__all__ = [
+    "Checkpoints",
+    "Interrupt",
+    "Run",
+    "Stopwatch",
+    "TrainState",
+    "adamw",
+    "cosine",
+    "data_mesh",
+    "fit",
+    "init_state",
+    "make_step",
+    "read_metrics",
+    "replicate",
+    "share",
+]

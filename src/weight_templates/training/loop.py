@@ -1,0 +1,61 @@
+import signal
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any
+
+from jaxtyping import PRNGKeyArray
+
+from .step import TrainState
+
+
+Hook = Callable[[int, TrainState], TrainState | None]
+
+
+def fit(
+    state: TrainState,
+    step: Callable[[TrainState, Any, PRNGKeyArray], TrainState],
+    batches: Iterable[Any],
+    *,
+    start: int,
+    stop: int,
+    key: PRNGKeyArray,
+    every: Iterable[tuple[int, Hook]] = (),
+) -> TrainState:
+    """The one training loop: steps `start` … `stop - 1`.
+
+    **Arguments:**
+
+    - `batches`: the batches of these steps, in order.
+    - `every`: pairs `(n, hook)`; `hook(done, state)` is called whenever the number `done` of steps is a multiple of
+        `n`, and at the end. A hook may return another state, such as one with an emptied tally.
+
+    **Returns:** the state after the last step.
+    """
+    for done, batch in enumerate(batches, start=start + 1):
+        state = step(state, batch, key)
+        for n, hook in every:
+            if done % n == 0 or done == stop:
+                state = hook(done, state) or state
+    return state
+
+
+class Interrupt:
+    """While entered, SIGTERM and Ctrl-C only raise a flag, to be looked at between two steps; again, they interrupt."""
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.asked is not None:
+            raise KeyboardInterrupt
+        self.asked = number

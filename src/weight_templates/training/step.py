@@ -1,0 +1,103 @@
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+
+class TrainState(eqx.Module):
+    """All that changes from step to step. Random keys are not in it: they follow from the seed and `step`."""
+
+    step: Int[Array, ""]
+    trained: PyTree
+    """The parameters that the optimiser moves; None elsewhere."""
+    frozen: PyTree
+    """The other leaves; None where `trained` has one."""
+    optimizer: PyTree
+    average: PyTree | None
+    """Exponential moving average of `trained`, if asked for."""
+    tally: Float[Array, ""]
+    """Sum of the losses since the last record."""
+
+    @property
+    def model(self) -> PyTree:
+        """The parameters, trained and frozen."""
+        return eqx.combine(self.trained, self.frozen)
+
+    @property
+    def result(self) -> PyTree:
+        """What the run is for: the moving average of the parameters if there is one, else the parameters."""
+        return self.model if self.average is None else eqx.combine(self.average, self.frozen)
+
+
+def init_state(model: PyTree, trainable: PyTree, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
+    """The state before the first step.
+
+    **Arguments:**
+
+    - `trainable`: a tree of booleans, True at the leaves of `model` to train.
+    - `ema`: whether to keep a moving average.
+    """
+    trained, frozen = eqx.partition(model, trainable)
+    average = jax.tree.map(jnp.copy, trained) if ema else None  # a copy, since the step donates its buffers
+    return TrainState(jnp.array(0, jnp.int32), trained, frozen, optimizer.init(trained), average, jnp.array(0.0))
+
+
+def make_step(
+    prepare: Callable[[PyTree, PRNGKeyArray], PyTree],
+    loss: Callable[[PyTree, Any, PRNGKeyArray], Float[Array, ""]],
+    optimizer: optax.GradientTransformation,
+    *,
+    microbatches: int = 1,
+    ema: float | None = None,
+) -> Callable[[TrainState, Any, PRNGKeyArray], TrainState]:
+    """The one training step, pure, compiled once, its state donated.
+
+    **Arguments:**
+
+    - `prepare`: from parameters and the step's key to the model that computes: expansion, masks, precision. It runs
+        once a step, however many micro-batches there are, and gradients are pulled back through it once.
+    - `loss`: from that model, a batch and one key a sample to the mean loss of the batch.
+    - `microbatches`: parts that a batch is computed in, one after the other.
+    - `ema`: decay of the moving average, if the state has one.
+
+    **Returns:** `step(state, batch, key) -> state`. Sample `i` of step `n` sees the same key whatever the number of
+    micro-batches or devices.
+    """
+
+    def gradient(model: PyTree, batch: Any, keys: PRNGKeyArray) -> tuple[Float[Array, ""], PyTree]:
+        value_and_grad = eqx.filter_value_and_grad(loss)
+        if microbatches == 1:
+            return value_and_grad(model, batch, keys)
+        # Strided parts: each has its share of every device's samples.
+        parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), (batch, keys))
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), eqx.filter(model, eqx.is_inexact_array))
+
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            value, grads = value_and_grad(model, *part)
+            return (total[0] + value, jax.tree.map(lambda a, b: a + b.astype(a.dtype), total[1], grads)), None
+
+        total, _ = jax.lax.scan(add, (jnp.array(0.0), zero), parts)
+        value, grads = jax.tree.map(lambda x: x / microbatches, total)
+        return value, jax.tree.map(lambda g, x: g.astype(x.dtype), grads, eqx.filter(model, eqx.is_inexact_array))
+
+    def step(state: TrainState, batch: Any, key: PRNGKeyArray) -> TrainState:
+        pkey, skey = jr.split(jr.fold_in(key, state.step))
+        keys = jr.split(skey, jax.tree.leaves(batch)[0].shape[0])
+        model, pull_back = eqx.filter_vjp(lambda t: prepare(eqx.combine(t, state.frozen), pkey), state.trained)
+        value, grads = gradient(model, batch, keys)
+        (grads,) = pull_back(grads)
+        updates, moments = optimizer.update(grads, state.optimizer, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        average = state.average
+        if average is not None:
+            average = jax.tree.map(lambda a, x: ema * a + (1 - ema) * x, average, trained)
+        return TrainState(
+            state.step + 1, trained, state.frozen, moments, average, state.tally + value.astype(jnp.float32)
+        )
+
+    return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,101 @@
+"""Pytrees by name: leaves as `a.b.c`, the names of their axes, counts, and what differs between two trees."""
+
+import types
+import typing
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """A key path as `encoder.blocks.attention.qkv`."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def named_arrays(tree: PyTree) -> dict[str, Any]:
+    """The array leaves of a tree by name, in the tree's order."""
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, _is_arraylike))
+    return {name_of(path): leaf for path, leaf in leaves}
+
+
+def with_arrays(tree: PyTree, arrays: dict[str, Any]) -> PyTree:
+    """`tree` with its array leaves replaced by those of the same name; the converse of `named_arrays`."""
+    dynamic, static = eqx.partition(tree, _is_arraylike)
+    paths, treedef = jax.tree_util.tree_flatten_with_path(dynamic)
+    return eqx.combine(jax.tree.unflatten(treedef, [arrays[name_of(p)] for p, _ in paths]), static)
+
+
+def mismatch(expected: PyTree, found: dict[str, Any]) -> str | None:
+    """The first difference in names, shapes or types between a tree and named arrays, in words; None if none."""
+    wanted = named_arrays(expected)
+    for name in wanted:
+        if name not in found:
+            return f"{name} is missing"
+    for name in found:
+        if name not in wanted:
+            return f"{name} is not expected"
+    for name, leaf in wanted.items():
+        if tuple(leaf.shape) != tuple(found[name].shape):
+            return f"{name} has shape {tuple(found[name].shape)} instead of {tuple(leaf.shape)}"
+        if np.dtype(leaf.dtype) != np.dtype(found[name].dtype):
+            return f"{name} is {found[name].dtype} instead of {leaf.dtype}"
+    return None
+
+
+def count(tree: PyTree) -> int:
+    """Numbers in the arrays of a tree."""
+    return sum(int(np.prod(leaf.shape)) for leaf in named_arrays(tree).values())
+
+
+def cast(tree: PyTree, dtype: Any) -> PyTree:
+    """The floating-point arrays of a tree in another precision."""
+    return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
+
+
+def axes(module: eqx.Module, leading: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    """The axes of every array in a module, as its annotation spells them.
+
+    A field `weight: Float[Array, "inner width"]` has the axes `("inner", "width")`. An array with more axes than its
+    annotation has is one of a stack: the axes in front are called `layer`.
+
+    **Returns:** names of axes by name of array.
+    """
+    found = {}
+    for field in vars(module):
+        value = getattr(module, field)
+        if eqx.is_array(value) or isinstance(value, jax.ShapeDtypeStruct):
+            names = _annotated(type(module), field)
+            found[field] = ("layer",) * (len(value.shape) - len(names)) + names
+        elif isinstance(value, eqx.Module):
+            found |= {f"{field}.{name}": names for name, names in axes(value).items()}
+    return found
+
+
+def prefix(array: Array, names: tuple[str, ...], sizes: dict[str, int]) -> Array:
+    """The first `sizes[name]` entries along every axis that `sizes` names."""
+    return array[tuple(slice(sizes.get(name)) for name in names)]
+
+
+def prefix_mask(array: Array, names: tuple[str, ...], sizes: dict[str, Any]) -> Array:
+    """`array` with zeros beyond the first `sizes[name]` entries along every axis that `sizes` names; may be traced."""
+    for axis, name in enumerate(names):
+        if name in sizes:
+            kept = jnp.arange(array.shape[axis]) < sizes[name]
+            array = jnp.where(kept.reshape((-1,) + (1,) * (array.ndim - axis - 1)), array, 0)
+    return array
+
+
+def _is_arraylike(x: Any) -> bool:
+    return eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct | np.ndarray)
+
+
+def _annotated(cls: type, field: str) -> tuple[str, ...]:
+    annotation = typing.get_type_hints(cls)[field] if isinstance(cls.__annotations__[field], str) else (
+        cls.__annotations__[field]
+    )
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return tuple(next(option.dim_str for option in options if hasattr(option, "dim_str")).split())
