@@ -41,7 +41,7 @@ class Config:
     model: ViTConfig = ViTConfig(depth=6, head_dim=8)
     decoder: DecoderConfig = DecoderConfig(depth=1, width=64, heads=4)
     scaling: ScalingOptions = ScalingOptions()
-    optim: OptimOptions = OptimOptions(base_lr=1e-3, batch=128, epochs=24)
+    optim: OptimOptions = OptimOptions(base_lr=6e-3, batch=128, epochs=10)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
     seed: int = 0

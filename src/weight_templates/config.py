@@ -92,8 +92,6 @@ class ViTConfig:
                 f"{self.heads} heads do not divide a residual width of {self.channels}; "
                 "choose --model.width as a multiple of --model.heads."
             )
-        if self.dress == "plain" and self.channels % 4:
-            raise UserError(f"the plain dress needs a width that is a multiple of 4, not {self.channels}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,11 +32,11 @@ def nested_sincos(grid: int, width: int) -> Float[Array, "token width"]:
     another order: groups of four channels (sin x, cos x, sin y, cos y), the groups' frequencies in bit-reversed order,
     so that a prefix spans the spectrum. A prefix of MAE's own order would know one axis only.
     """
-    quarter = width // 4
+    quarter = -(-width // 4)
     bits = max(1, (quarter - 1).bit_length())
     order = sorted(range(quarter), key=lambda k: int(f"{k:0{bits}b}"[::-1], 2))
     frequency = 10000.0 ** (-np.array(order) / quarter)
     row, col = np.divmod(np.arange(grid**2), grid)
     x, y = col[:, None] * frequency, row[:, None] * frequency
-    table = np.stack([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=-1).reshape(grid**2, width)
+    table = np.stack([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=-1).reshape(grid**2, -1)[:, :width]
     return jnp.asarray(np.concatenate([np.zeros((1, width)), table]), dtype=jnp.float32)

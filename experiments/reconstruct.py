@@ -1,0 +1,67 @@
+"""Draws what a bank's auto-encoder makes of images, at several widths (SWEET's Figure 4).
+
+    python experiments/reconstruct.py runs/pretrain/…/bank.safetensors --heads 3 6 9 12
+
+writes `reconstructions.png` beside the bank, or where `--out` says, and prints the loss at every width.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from weight_templates import cli
+from weight_templates.config import DataOptions
+from weight_templates.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Draw what a bank's auto-encoder makes of images, at several widths."""
+
+    bank: tyro.conf.Positional[str] = ""
+    """A bank.safetensors that pre-training wrote."""
+    preset: tyro.conf.Suppress[Literal["default"]] = "default"
+    data: DataOptions = DataOptions(count=64)
+    heads: tuple[int, ...] = ()
+    """Widths to draw, in heads; default a quarter, a half, three quarters and all."""
+    images: int = 6
+    """How many images to draw."""
+    out: str | None = None
+    """The picture to write; default beside the bank."""
+    seed: int = 0
+    """Of the hidden patches, and of synthetic images."""
+
+
+def main(config: Config) -> Path:
+    """Writes the picture and returns its path; raises UserError for a mistake in `config`."""
+    if not config.bank:
+        raise UserError("no bank was given; say `python experiments/reconstruct.py PATH/TO/bank.safetensors`.")
+    if config.images < 1:
+        raise UserError(f"--images {config.images} leaves nothing to draw; give a positive number.")
+
+    import jax.numpy as jnp
+    import jax.random as jr
+    import numpy as np
+    from weight_templates import data, pictures
+    from weight_templates.bank import load_bank
+
+    bank = load_bank(config.bank)
+    size, most = bank.config.image, bank.config.heads
+    heads = list(config.heads) or pictures.widths_to_show(most)
+    for count in heads:
+        if not 1 <= count <= most:
+            raise UserError(f"--heads {count} is not between 1 and the bank's {most} heads.")
+    loaded = data.load(data.open_source(config.data, size, config.seed), config.data, cli.say)
+    chosen = loaded.good[:: max(1, len(loaded.good) // config.images)][: config.images]
+    views = jnp.asarray(np.stack([data.evaluation_view(loaded.source.image(int(i)), size) for i in chosen]))
+    out = Path(config.out) if config.out else Path(config.bank).with_name("reconstructions.png")
+    losses = pictures.reconstruction_grid(bank.model, views, heads, out, key=jr.key(config.seed))
+    for count, loss in losses.items():
+        print(f"{count:3d} heads  loss {loss:.4f}")
+    cli.say(f"reconstructions  {out}")
+    return out
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(cli.parse({"default": Config()})))

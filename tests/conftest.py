@@ -1,0 +1,38 @@
+import os
+
+
+# Tests compile much and compute little.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+
+import jax
+import jax.random as jr
+import numpy as np
+import pytest
+
+
+jax.config.update("jax_num_cpu_devices", 2)
+
+
+@pytest.fixture
+def key(request):
+    """A key that depends on the test's name alone."""
+    return jr.key(sum(map(ord, request.node.nodeid)))
+
+
+@pytest.fixture
+def rng(request):
+    """A numpy generator that depends on the test's name alone."""
+    return np.random.default_rng(sum(map(ord, request.node.nodeid)))
+
+
+@pytest.fixture
+def float64():
+    """Double precision while the test runs."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

@@ -1,0 +1,82 @@
+"""What several tests need: every family, small networks, and images on the disk."""
+
+import dataclasses
+import io
+
+import jax.random as jr
+import numpy as np
+import weight_templates as wt
+from PIL import Image
+from weight_templates import bank
+from weight_templates.layouts import LAYOUTS
+
+
+CONSTRAINTS = {
+    "none": wt.Unconstrained(),
+    "linear": wt.Linear(rank=3),
+    "kronecker": wt.Kronecker(templates=4, tile=(5, 8)),  # neither divides the widths below
+    "svd": wt.Svd(rank=7),
+    "tucker": wt.Tucker(ranks=(5, 6, 7)),
+}
+ENHANCED = wt.ViTConfig(image=16, patch=4, depth=3, heads=4, head_dim=4)
+PLAIN = dataclasses.replace(ENHANCED, dress="plain")
+WIDE = dataclasses.replace(ENHANCED, width=24)  # residual width and inner width differ
+CONFIGS = {"enhanced": ENHANCED, "plain": PLAIN, "wide": WIDE, "wide-plain": dataclasses.replace(WIDE, dress="plain")}
+DECODER = wt.DecoderConfig(depth=1, width=16, heads=2)
+
+
+def mae(config, family="tucker", layout="unified", *, key):
+    """A small auto-encoder under a constraint, at its default ranks."""
+    return bank.build(config, DECODER, wt.FAMILIES[family](), LAYOUTS[layout](), key=key)
+
+
+def scrambled(tree, key):
+    """The same tree with all zeros and ones among its leaves replaced by noise: biases and gains that matter."""
+    import equinox as eqx
+    import jax
+
+    leaves, treedef = jax.tree.flatten(tree)
+    keys = jr.split(key, len(leaves))
+    noisy = [
+        leaf + 0.1 * jr.normal(k, leaf.shape, leaf.dtype) if eqx.is_inexact_array(leaf) else leaf
+        for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, noisy)
+
+
+def jpeg(rng, height=20, width=24, quality=90):
+    """The bytes of a random smooth JPEG."""
+    small = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def image_folder(root, rng, classes=("cat", "dog"), count=6, **size):
+    """An ImageNet-like folder: root/train/<class>/<n>.jpg."""
+    for name in classes:
+        folder = root / "train" / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            (folder / f"{i}.jpg").write_bytes(jpeg(rng, **size))
+    return root
+
+
+def parquet(path, contents, labels=None, names=None, column="image"):
+    """A Parquet file in the Hugging Face image layout."""
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"bytes": content, "path": f"{i}.jpg"} for i, content in enumerate(contents)]
+    columns = {column: pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))}
+    if labels is not None:
+        columns["label"] = pa.array(labels, pa.int64())
+    table = pa.table(columns)
+    if names is not None:
+        features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path)
+    return path
