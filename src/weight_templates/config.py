@@ -87,11 +87,8 @@ class ViTConfig:
             )
         if self.head_dim % 4:
             raise UserError(f"--model.head-dim {self.head_dim} is not a multiple of 4, which 2-D positions need.")
-        if self.channels < 1 or self.channels % self.heads:
-            raise UserError(
-                f"{self.heads} heads do not divide a residual width of {self.channels}; "
-                "choose --model.width as a multiple of --model.heads."
-            )
+        if self.channels < 1:
+            raise UserError(f"--model.width {self.channels} is not positive.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +202,12 @@ class ScalingOptions:
     """Draw one width for rows (heads) and columns (residual channels) instead of two."""
 
     def check(self, vit: ViTConfig) -> None:
-        """Raises UserError if the narrowest width is not one of the model's."""
+        """Raises UserError if the width does not scale with the heads, or the narrowest is not one of the model's."""
+        if vit.channels % vit.heads:
+            raise UserError(
+                f"{vit.heads} heads do not divide a residual width of {vit.channels}; "
+                "choose --model.width as a multiple of --model.heads."
+            )
         if self.min_heads is not None and not 1 <= self.min_heads <= vit.heads:
             raise UserError(f"--scaling.min-heads {self.min_heads} is not between 1 and the model's {vit.heads} heads.")
 

@@ -1,0 +1,37 @@
+"""Timing things against each other: in turns, in one process, so that the machine's moods fall on all alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+
+class Timing(NamedTuple):
+    """How long something takes, and how long in units of another, turn by turn."""
+
+    seconds: float
+    """Median."""
+    ratio: float
+    """Median over the turns of this one's time over the reference's in the same turn."""
+    spread: tuple[float, float]
+    """First and last quartile of those ratios."""
+
+
+def compare(tasks: dict[str, Callable[[], None]], reference: str, rounds: int) -> dict[str, Timing]:
+    """Runs every task once to warm up, then all of them in turn, `rounds` times; each must wait for its own result."""
+    for task in tasks.values():
+        task()
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(rounds):
+        names = list(tasks) if turn % 2 == 0 else list(tasks)[::-1]
+        for name in names:
+            start = time.perf_counter()
+            tasks[name]()
+            times[name].append(time.perf_counter() - start)
+    return {name: _timing(own, times[reference]) for name, own in times.items()}
+
+
+def _timing(own: Sequence[float], reference: Sequence[float]) -> Timing:
+    ratios = sorted(a / b for a, b in zip(own, reference, strict=True))
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    return Timing(statistics.median(own), statistics.median(ratios), (low, high))
