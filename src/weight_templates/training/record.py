@@ -62,15 +62,19 @@ class Run:
             raise UserError(f"cannot write to {self.path} ({error.strerror}); choose another --run.root.") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.options.logger != "none":
+                self._loggers.append(_logger(self.options.logger, self.path, self.config))
         except OSError:
+            self._lock.close()
             raise UserError(f"another process is running in {self.path}; wait for it, or stop it.") from None
+        except UserError:
+            self._lock.close()
+            raise
         if self.options.overwrite:
             for name in CONTENT:
                 entry = self.path / name
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
         write_json(self.path / "config.json", self.config)
-        if self.options.logger != "none":
-            self._loggers.append(_logger(self.options.logger, self.path, self.config))
         return self
 
     def __exit__(self, *_: object) -> None:

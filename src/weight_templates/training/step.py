@@ -44,7 +44,7 @@ def init_state(model: PyTree, trainable: PyTree, optimizer: optax.GradientTransf
     """
     trained, frozen = eqx.partition(model, trainable)
     average = jax.tree.map(jnp.copy, trained) if ema else None  # a copy, since the step donates its buffers
-    return TrainState(jnp.array(0, jnp.int32), trained, frozen, optimizer.init(trained), average, jnp.array(0.0))
+    return TrainState(jnp.array(0, jnp.int32), trained, frozen, optimizer.init(trained), average, jnp.zeros((), jnp.float32))
 
 
 def make_step(

@@ -1,0 +1,339 @@
+"""The step, the loop, checkpoints and the run directory: laws of the machinery, on a model of two numbers or a small MAE."""
+
+import json
+import math
+import os
+import signal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+import weight_templates as wt
+from weight_templates import trees
+from weight_templates.config import OptimOptions, RunOptions, ScalingOptions
+from weight_templates.constrained import materialize
+from weight_templates.scaling import narrowest, sample_widths, scope_of
+from weight_templates.tasks import masked
+from weight_templates.training import (
+    Checkpoints,
+    Interrupt,
+    Run,
+    Stopwatch,
+    adamw,
+    cosine,
+    data_mesh,
+    fit,
+    init_state,
+    make_step,
+    read_metrics,
+    replicate,
+    share,
+)
+from weight_templates.training.optim import decayed
+from weight_templates.training.record import clock
+
+from .helpers import ENHANCED, PLAIN, mae
+
+
+OPTIM = OptimOptions(base_lr=1e-2, batch=8)
+
+
+def images(count, key):
+    return {"image": jr.randint(key, (count, 16, 16, 3), 0, 256).astype(jnp.uint8), "label": jnp.zeros(count, jnp.int32)}
+
+
+def prepare(params, key):
+    return materialize(params, sample_widths(ScalingOptions(), ENHANCED, key=key))
+
+
+def started(optimizer=None, config=ENHANCED, ema=False):
+    model = mae(config, key=jr.key(0))
+    optimizer = optimizer or adamw(OPTIM, cosine(OPTIM, 20))
+    return init_state(model, masked.trainable(model), optimizer, ema), optimizer
+
+
+def assert_trees_close(one, two, **tolerance):
+    one, two = trees.named_arrays(one), trees.named_arrays(two)
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], err_msg=name, **tolerance)
+
+
+def test_adamw_step_by_hand():
+    """One parameter, one step, against Loshchilov & Hutter's formulae worked out with numpy."""
+    options = OptimOptions(base_lr=0.1, batch=256, betas=(0.9, 0.95), weight_decay=0.5, warmup=0)
+    optimizer = adamw(options, cosine(options, 10))
+    params = {"weight": jnp.array([2.0]), "bias": jnp.array([2.0])}
+    gradient = {"weight": jnp.array([3.0]), "bias": jnp.array([3.0])}
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    moved = (0.1 * 3 / 0.1) / (math.sqrt(0.05 * 9 / 0.05) + 1e-8)
+    np.testing.assert_allclose(updates["weight"], -0.1 * (moved + 0.5 * 2), rtol=1e-5)
+    np.testing.assert_allclose(updates["bias"], -0.1 * moved, rtol=1e-5)
+
+
+def test_schedule_is_maes():
+    """Peak 1.5e-4 · 1024 / 256 = 6e-4, SWEET's rate; half of it in the middle of warm-up and of the cosine; zero at the end."""
+    schedule = cosine(OptimOptions(batch=1024, warmup=0.1), 1000)
+    expected = {0: 0.0, 50: 3e-4, 100: 6e-4, 325: 3e-4 * (1 + math.cos(math.pi / 4)), 550: 3e-4, 1000: 0.0}
+    for step, rate in expected.items():
+        np.testing.assert_allclose(schedule(step), rate, atol=1e-10)
+
+
+def test_gains_and_biases_are_not_decayed():
+    model = mae(PLAIN, key=jr.key(0))
+    free = {name for name, flag in zip(trees.named_arrays(model), jax.tree.leaves(decayed(model)), strict=True) if not flag}
+    assert {"encoder.free.norm.gain", "encoder.free.blocks.mlp.enter_bias", "decoder.predict.bias"} <= free
+    assert not any(name.startswith("encoder.factors") or name.endswith(("weight", "cls", "mask_token")) for name in free)
+
+
+def test_sincos_tables_are_frozen():
+    model = mae(PLAIN, key=jr.key(0))
+    frozen = {n for n, f in zip(trees.named_arrays(model), jax.tree.leaves(masked.trainable(model)), strict=True) if not f}
+    assert frozen == {"encoder.free.positions.table", "decoder.positions.table"}
+
+
+def test_gradients_reach_factors_and_free_leaves_only():
+    """What is trained is the template, the scalers and the free leaves; all of it moves, and nothing else is there."""
+    state, optimizer = started(config=PLAIN)
+    step = make_step(lambda p, k: materialize(p), masked.loss, optimizer)
+    before = jax.tree.map(np.array, state.model)
+    state = step(step(state, images(8, jr.key(1)), jr.key(2)), images(8, jr.key(1)), jr.key(2))
+    names = trees.named_arrays(state.trained)
+    assert not any("qkv" in name.split(".") or name.endswith(("mlp.enter", "mlp.leave")) for name in names if "encoder" in name)
+    assert {"encoder.factors.all.template.core", "encoder.factors.all.scalers.slice"} <= names.keys()
+    for name, leaf in trees.named_arrays(state.model).items():
+        moved = not np.array_equal(leaf, trees.named_arrays(before)[name])
+        assert moved == (name in names), name
+
+
+def test_the_step_is_traced_once_and_the_loss_falls():
+    state, optimizer = started()
+    traces = []
+
+    def loss(model, batch, keys):
+        traces.append(1)
+        return masked.loss(model, batch, keys)
+
+    step = make_step(prepare, loss, optimizer)
+    losses = []
+    for _ in range(20):
+        state = step(state, images(8, jr.key(1)), jr.key(2))
+        losses.append(float(state.tally))
+    assert len(traces) == 1
+    losses = np.diff(losses, prepend=0.0)
+    assert losses[-5:].mean() < 0.9 * losses[:5].mean()
+    assert int(state.step) == 20
+
+
+def test_accumulation_changes_nothing():
+    """Four micro-batches give the step of the whole batch: the same masks, widths, loss and parameters."""
+    results = []
+    for parts in (1, 4):
+        state, optimizer = started(optax.sgd(0.1))
+        step = make_step(prepare, masked.loss, optimizer, microbatches=parts)
+        results.append(step(state, images(8, jr.key(1)), jr.key(2)))
+    assert_trees_close(*results, rtol=1e-4, atol=1e-6)
+
+
+def test_two_devices_give_the_result_of_one():
+    assert len(jax.devices()) == 2
+    results = []
+    for devices in (1, 2):
+        mesh = data_mesh(devices, 8, 1)
+        state, optimizer = started()
+        state, batch = replicate(state, mesh), jax.device_put(images(8, jr.key(1)), share(mesh))
+        assert len(batch["image"].sharding.device_set) == devices
+        step = make_step(prepare, masked.loss, optimizer)
+        for _ in range(3):
+            state = step(state, batch, jr.key(2))
+        results.append(jax.tree.map(np.array, state))
+    assert_trees_close(*results, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("devices", "batch", "parts", "says"), [(3, 8, 1, "this host has 2"), (2, 9, 1, "multiple of 2")])
+def test_batches_that_cannot_be_shared_are_refused(devices, batch, parts, says):
+    with pytest.raises(wt.UserError, match=says):
+        data_mesh(devices, batch, parts)
+
+
+def test_moving_average_follows_the_recursion():
+    state, optimizer = started(ema=True)
+    step = make_step(prepare, masked.loss, optimizer, ema=0.9)
+    expected = np.array(state.trained.encoder.factors["all"].template["core"])
+    for _ in range(3):
+        state = step(state, images(8, jr.key(1)), jr.key(2))
+        expected = 0.9 * expected + 0.1 * np.array(state.trained.encoder.factors["all"].template["core"])
+    np.testing.assert_allclose(state.average.encoder.factors["all"].template["core"], expected, rtol=1e-4, atol=1e-7)
+    assert state.result.encoder.factors["all"].template["core"] is state.average.encoder.factors["all"].template["core"]
+
+
+def test_bfloat16_computes_what_float32_does_roughly():
+    results = []
+    for precision in ("float32", "bfloat16"):
+        state, optimizer = started(optax.sgd(0.1))
+        step = make_step(lambda p, k, d=precision: trees.cast(prepare(p, k), d), masked.loss, optimizer)
+        state = step(state, images(8, jr.key(1)), jr.key(2))
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.trained))
+        results.append(float(state.tally))
+    np.testing.assert_allclose(*results, rtol=0.02)
+    assert results[0] != results[1]
+
+
+def test_widths_are_uniform_independent_prefixes():
+    config = wt.ViTConfig(heads=12)
+    rows, cols = jax.vmap(lambda k: sample_widths(ScalingOptions(), config, key=k))(jr.split(jr.key(0), 4000))
+    assert narrowest(ScalingOptions(), config) == 3
+    assert set(np.unique(rows)) == set(np.unique(cols)) == set(range(3, 13))
+    for drawn in (rows, cols):
+        assert abs(np.bincount(drawn, minlength=13)[3:] / 4000 - 0.1).max() < 0.03
+    assert abs(np.corrcoef(rows, cols)[0, 1]) < 0.06
+    rows, cols = jax.vmap(lambda k: sample_widths(ScalingOptions(coupled=True, min_heads=11), config, key=k))(
+        jr.split(jr.key(0), 50)
+    )
+    np.testing.assert_array_equal(rows, cols)
+    assert set(np.unique(rows)) == {11, 12}
+
+
+def test_scaling_is_on_under_a_constraint_only():
+    assert scope_of(ScalingOptions(), "tucker") == "submodel"
+    assert scope_of(ScalingOptions(), "none") == "off"
+    assert scope_of(ScalingOptions(scope="submodel"), "none") == "submodel"
+
+
+def test_fit_calls_its_hooks_on_time():
+    calls = []
+
+    def step(state, batch, key):
+        return state + batch
+
+    def double(done, state):
+        calls.append((done, state))
+        return state * 2
+
+    every = [(2, double), (3, lambda done, state: calls.append(("three", done)))]
+    assert fit(1, step, [10, 20, 30, 40, 50], start=2, stop=7, key=None, every=every) == ((((1 + 10 + 20) * 2) + 30 + 40) * 2 + 50) * 2
+    assert calls == [("three", 3), (4, 31), (6, 132), ("three", 6), (7, 314), ("three", 7)]
+
+
+def test_interrupt_raises_a_flag_first():
+    with Interrupt() as interrupt:
+        assert interrupt.asked is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.asked == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_checkpoints_round_trip_and_keep_two(tmp_path):
+    state, _ = started()
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore(state) is None
+    for n in range(1, 5):
+        checkpoints.save(n, eqx.tree_at(lambda s: s.step, state, jnp.array(n, jnp.int32)), {"best": 1 / 3}, best=n == 2)
+    checkpoints.wait()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000003.safetensors", "000000004.safetensors", "best.safetensors"]
+    restored, about = checkpoints.restore(state)
+    assert about == {"best": 1 / 3, "step": 4}
+    assert int(restored.step) == 4
+    assert_trees_close(restored.model, state.model, rtol=0, atol=0)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    state, _ = started()
+    checkpoints = Checkpoints(tmp_path)
+    for n in (1, 2):
+        checkpoints.save(n, state, {})
+    checkpoints.wait()
+    content = bytearray((tmp_path / "000000002.safetensors").read_bytes())
+    content[-100] ^= 1
+    (tmp_path / "000000002.safetensors").write_bytes(content)
+    assert checkpoints.restore(state)[1]["step"] == 1
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, started()[0], {})
+    checkpoints.wait()
+    with pytest.raises(wt.UserError, match=r"norm1\.bias is missing"):
+        checkpoints.restore(started(config=PLAIN)[0])
+
+
+def test_run_directory_is_a_function_of_the_configuration(tmp_path):
+    options = RunOptions(root=str(tmp_path))
+    one, two, three = (Run("e", "n", config, options) for config in ({"a": 1}, {"a": 1}, {"a": 2}))
+    assert one.path == two.path != three.path
+    assert list(tmp_path.iterdir()) == []  # looking touches nothing
+
+
+def test_run_refuses_what_is_not_its_own(tmp_path):
+    options = RunOptions(out=str(tmp_path / "run"))
+    with Run("e", "n", {"a": {"b": 1}}, options) as run:
+        run.begin(0)
+        with pytest.raises(wt.UserError, match="another process"):
+            Run("e", "n", {"a": {"b": 1}}, options).__enter__()
+    with pytest.raises(wt.UserError, match=r"a\.b was 1, now 2"):
+        Run("e", "n", {"a": {"b": 2}}, options)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("precious")
+    with pytest.raises(wt.UserError, match="thesis.tex"):
+        Run("e", "n", {}, RunOptions(out=str(tmp_path / "other")))
+    with pytest.raises(wt.UserError, match="is a file"):
+        Run("e", "n", {}, RunOptions(out=str(tmp_path / "other" / "thesis.tex")))
+
+
+def test_overwrite_deletes_only_what_a_run_writes(tmp_path):
+    options = RunOptions(out=str(tmp_path))
+    with Run("e", "n", {"a": 1}, options) as run:
+        run.begin(0)
+        run.record(step=1, loss=0.5)
+        run.finish(loss=0.5)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert Run("e", "n", {"a": 1}, options).summary == {"loss": 0.5}
+    with Run("e", "n", {"a": 2}, RunOptions(out=str(tmp_path), overwrite=True)) as run:
+        assert run.summary is None
+        run.begin(0)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "summary.json").exists()
+    assert read_metrics(tmp_path) == []
+
+
+def test_records_beyond_the_checkpoint_are_dropped(tmp_path):
+    with Run("e", "n", {}, RunOptions(out=str(tmp_path))) as run:
+        run.begin(0)
+        for n in (1, 2, 3):
+            run.record(step=n, loss=1 / n)
+        with open(tmp_path / "metrics.jsonl", "a") as file:
+            file.write('{"step": 4, "lo')  # killed while writing
+        run.begin(2)
+        run.record(step=3, loss=1.0)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+    starts = json.loads((tmp_path / "environment.json").read_text())
+    assert [start["step"] for start in starts] == [0, 2]
+    assert starts[0]["packages"]["jax"] == jax.__version__
+
+
+def test_stopwatch_and_clock(capsys):
+    watch = Stopwatch(0, 4, 100)
+    assert watch.lap(2, 0.5) > 0
+    watch.lap(4, 0.25)
+    heard = capsys.readouterr().err
+    assert "step 4/4  loss 0.2500" in heard
+    assert "ETA 0:00" in heard
+    assert [clock(s) for s in (0, 59.6, 3725, math.inf)] == ["0:00", "1:00", "1:02:05", "?"]
+
+
+def test_tensorboard_is_an_extra(tmp_path):
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError:
+        with pytest.raises(wt.UserError, match="track"):
+            Run("e", "n", {}, RunOptions(out=str(tmp_path / "r"), logger="tensorboard")).__enter__()
+    else:
+        with Run("e", "n", {}, RunOptions(out=str(tmp_path / "r"), logger="tensorboard")) as run:
+            run.record(step=1, loss=0.5)
+        assert list((tmp_path / "r" / "tensorboard").iterdir())
