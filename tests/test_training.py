@@ -39,7 +39,7 @@ from weight_templates.training.record import clock
 from .helpers import ENHANCED, PLAIN, mae
 
 
-OPTIM = OptimOptions(base_lr=1e-2, batch=8)
+OPTIM = OptimOptions(base_lr=0.1, batch=8)
 
 
 def images(count, key):

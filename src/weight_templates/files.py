@@ -34,31 +34,32 @@ def write_json(path: Path, tree: Any) -> None:
     write_bytes(path, (json.dumps(tree, indent=2, sort_keys=True) + "\n").encode())
 
 
-def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-    """Writes named tensors and JSON metadata with a digest over both, whole or not at all."""
+def write_safetensors(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    """Writes named tensors and JSON metadata with a digest over both, whole or not at all.
+
+    The same content gives the same bytes: the metadata is one entry, since safetensors does not order several.
+    """
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    texts = {name: json.dumps(value, sort_keys=True) for name, value in metadata.items()}
-    write_bytes(path, safetensors.numpy.save(arrays, texts | {"digest": _digest(arrays, texts)}))
+    text = json.dumps({"about": about, "digest": _digest(arrays, about)}, sort_keys=True)
+    write_bytes(path, safetensors.numpy.save(arrays, {"json": text}))
 
 
 def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads what `write_safetensors` wrote; raises UserError, ending with `remedy`, where a single bit is not sound."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            texts = dict(file.metadata() or {})
+            metadata = json.loads((file.metadata() or {})["json"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        found = texts.pop("digest", None)
-        if found is None:
-            raise ValueError("it has no digest")
-        if found != _digest(arrays, texts):
+        if metadata["digest"] != _digest(arrays, metadata["about"]):
             raise ValueError("its digest does not match its content")
-        return arrays, {name: json.loads(text) for name, text in texts.items()}
+        return arrays, metadata["about"]
     except Exception as error:  # safetensors raises its own, Unicode and value errors, as the damage will have it
-        raise UserError(f"{path} is corrupt or not ours ({error}); {remedy}.") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is corrupt or not ours ({reason}); {remedy}.") from None
 
 
-def _digest(arrays: dict[str, np.ndarray], texts: dict[str, str]) -> str:
-    total = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+def _digest(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
+    total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(arrays):
         total.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         total.update(arrays[name].reshape(-1).view(np.uint8).data)

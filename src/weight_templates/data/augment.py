@@ -33,7 +33,7 @@ def denormalize(image: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch h w
     return jnp.clip(image * DEVIATION + MEAN, 0, 1)
 
 
-def crop_box(rng: np.random.Generator, height: int, width: int) -> tuple[float, float, float, float]:
+def crop_box(rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
     """Draws a crop: (left, top, right, bottom), pixels. After `TRIES` misfits, the largest central one of legal ratio."""
     for _ in range(TRIES):
         area = height * width * rng.uniform(*AREA)
@@ -50,8 +50,9 @@ def crop_box(rng: np.random.Generator, height: int, width: int) -> tuple[float, 
 
 def augment_on_host(image: UInt8[np.ndarray, "h w 3"], size: int, rng: np.random.Generator) -> UInt8[np.ndarray, "size size 3"]:
     """A random resized crop of `size` pixels, flipped half of the time."""
-    box = crop_box(rng, *image.shape[:2])
-    made = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box))
+    left, top, right, bottom = crop_box(rng, *image.shape[:2])
+    crop = Image.fromarray(image[top:bottom, left:right])
+    made = np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC))
     return made[:, ::-1] if rng.random() < 0.5 else made
 
 
@@ -76,7 +77,7 @@ def augment_on_device(image: UInt8[Array, "h w 3"], size: int, *, key: PRNGKeyAr
 def resample(image: UInt8[Array, "h w 3"], box: Float[Array, "4"], size: int) -> UInt8[Array, "size size 3"]:
     """The part of an image inside (left, top, right, bottom), pixels, at `size` pixels: antialiased bicubic.
 
-    Two products with dense kernels, as Pillow has it: only pixels inside the box count.
+    As cropping, then resizing with Pillow: two products with dense kernels, in which pixels outside do not count.
     """
     across = _kernel(image.shape[1], box[0], box[2], size)
     down = _kernel(image.shape[0], box[1], box[3], size)
