@@ -17,11 +17,11 @@ import typing
 from pathlib import Path
 
 import tyro
+from experiments import pretrain
+
 from weight_templates import cli
 from weight_templates.config import ConstraintOptions, DataOptions, Family, RunOptions
 from weight_templates.errors import UserError
-
-from experiments import pretrain
 
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -96,7 +96,8 @@ def section(source: str, runs: dict[Family, Path], config: Config) -> str:
         f"{shown.model.patch}; one seed. Trained at commit {str(start['commit'])[:8]}"
         f"{' with uncommitted changes' if start['dirty'] else ''} on {start['device']} with {start['cores']} cores.",
         "",
-        "| family | training loss | " + " | ".join(f"held out, {h} heads" for h in heads)
+        "| family | training loss | "
+        + " | ".join(f"held out, {h} heads" for h in heads)
         + " | template | scalers | images/s | step / none (quartiles) |",
         "|---" * (len(heads) + 6) + "|",
     ]
@@ -110,7 +111,11 @@ def section(source: str, runs: dict[Family, Path], config: Config) -> str:
     for family in ("none", "tucker"):
         picture = f"reconstructions-{name}-{family}.png"
         shutil.copyfile(runs[family] / "reconstructions.png", RESULTS / picture)
-        lines += ["", f"![reconstructions of {family} on {name}]({picture})", f"*{family} on {name}: held-out images.*"]
+        lines += [
+            "",
+            f"![reconstructions of {family} on {name}]({picture})",
+            f"*{family} on {name}: held-out images.*",
+        ]
     return "\n".join(lines) + "\n"
 
 

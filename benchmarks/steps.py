@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+
 from weight_templates import bank, scaling, training, trees
 from weight_templates.config import DecoderConfig, Family, OptimOptions, ScalingOptions, Scope, ViTConfig
 from weight_templates.constrained import materialize

@@ -85,6 +85,7 @@ def main(config: Config) -> Path:
     import jax
     import jax.numpy as jnp
     import jax.random as jr
+
     from weight_templates import bank, data, pictures, scaling, training, trees
     from weight_templates.constrained import Widths, materialize
     from weight_templates.constraints import constraint_of
@@ -95,7 +96,9 @@ def main(config: Config) -> Path:
     family, heads = config.constraint.family, config.model.heads
     build = eqx.Partial(bank.build, config.model, config.decoder, constraint, layout)
     eqx.filter_eval_shape(build, key=jr.key(0))  # ranks that do not fit are refused here
-    run = training.Run("pretrain", f"{family}-{Path(config.data.source).name}-{config.preset}", to_json(config), config.run)
+    run = training.Run(
+        "pretrain", f"{family}-{Path(config.data.source).name}-{config.preset}", to_json(config), config.run
+    )
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return run.path / "bank.safetensors"
@@ -179,7 +182,9 @@ def main(config: Config) -> Path:
         )
         run.checkpoints.wait()
 
-        made = bank.Bank(state.result, family, {"data": loaded.source.name, "images": len(chosen.train), "steps": steps})
+        made = bank.Bank(
+            state.result, family, {"data": loaded.source.name, "images": len(chosen.train), "steps": steps}
+        )
         bank.save_bank(run.path / "bank.safetensors", made)
         metrics = training.read_metrics(run.path)
         pictures.loss_curve(metrics, run.path / "loss.png", f"{family} on {loaded.source.name}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+
 from weight_templates import cli
 from weight_templates.config import DataOptions
 from weight_templates.errors import UserError
@@ -43,6 +44,7 @@ def main(config: Config) -> Path:
     import jax.numpy as jnp
     import jax.random as jr
     import numpy as np
+
     from weight_templates import data, pictures
     from weight_templates.bank import load_bank
 

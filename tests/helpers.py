@@ -5,8 +5,9 @@ import io
 
 import jax.random as jr
 import numpy as np
-import weight_templates as wt
 from PIL import Image
+
+import weight_templates as wt
 from weight_templates import bank
 from weight_templates.layouts import LAYOUTS
 
@@ -21,7 +22,12 @@ CONSTRAINTS = {
 ENHANCED = wt.ViTConfig(image=16, patch=4, depth=3, heads=4, head_dim=4)
 PLAIN = dataclasses.replace(ENHANCED, dress="plain")
 WIDE = dataclasses.replace(ENHANCED, width=24)  # residual width and inner width differ
-CONFIGS = {"enhanced": ENHANCED, "plain": PLAIN, "wide": WIDE, "wide-plain": dataclasses.replace(WIDE, dress="plain")}
+CONFIGS = {
+    "enhanced": ENHANCED,
+    "plain": PLAIN,
+    "wide": WIDE,
+    "wide-plain": dataclasses.replace(WIDE, dress="plain"),
+}
 DECODER = wt.DecoderConfig(depth=1, width=16, heads=2)
 
 

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 import safetensors.numpy
+
 import weight_templates as wt
 from weight_templates import trees
 from weight_templates.files import read_safetensors, write_bytes, write_safetensors
@@ -93,7 +94,11 @@ def test_banks_of_another_kind_are_refused(tmp_path, saved):
     write_safetensors(other, arrays, header | {"family": "butterfly"})
     with pytest.raises(wt.UserError, match="butterfly"):
         wt.load_bank(other)
-    for change in ({"decoder.mask_token": None}, {"decoder.extra": np.zeros(2, np.float32)}, {"decoder.mask_token": np.zeros(9, np.float32)}):
+    for change in (
+        {"decoder.mask_token": None},
+        {"decoder.extra": np.zeros(2, np.float32)},
+        {"decoder.mask_token": np.zeros(9, np.float32)},
+    ):
         changed = {k: v for k, v in (arrays | change).items() if v is not None}
         write_safetensors(other, changed, header)
         with pytest.raises(wt.UserError, match=next(iter(change))):
@@ -121,7 +126,9 @@ def test_a_resized_bank_can_be_resized_again():
     assert eqx.tree_equal(wt.expand(once), wt.expand(straight), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "says"), [({"depth": 4}, "depth 4"), ({"heads": 0}, "heads 0"), ({"heads": 5}, "from 1 to 4")])
+@pytest.mark.parametrize(
+    ("size", "says"), [({"depth": 4}, "depth 4"), ({"heads": 0}, "heads 0"), ({"heads": 5}, "from 1 to 4")]
+)
 def test_sizes_that_the_source_does_not_contain_are_refused(size, says):
     with pytest.raises(wt.UserError, match=says):
         wt.initialize(bank_of(), **size)

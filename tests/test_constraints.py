@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-import weight_templates as wt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
+
+import weight_templates as wt
 from weight_templates.config import ConstraintOptions, KroneckerOptions, TuckerOptions
 from weight_templates.constraints import constraint_of
 from weight_templates.constraints.tucker import cheapest_order
@@ -36,10 +37,14 @@ def reference(family, factors, shape):
                 weight[i] += s["slice"][i, k] * t["bases"][k]
         return weight
     if family == "kronecker":
-        return np.stack([
-            sum(np.kron(s["tile"][i, :, :, k], t["tiles"][k]) for k in range(len(t["tiles"])))[: shape.rows, : shape.cols]
-            for i in range(shape.slices)
-        ])
+        return np.stack(
+            [
+                sum(np.kron(s["tile"][i, :, :, k], t["tiles"][k]) for k in range(len(t["tiles"])))[
+                    : shape.rows, : shape.cols
+                ]
+                for i in range(shape.slices)
+            ]
+        )
     if family == "svd":
         return np.stack([t["left"] @ np.diag(d) @ t["right"].T for d in s["diagonal"]])
     import tensorly as tl
@@ -74,7 +79,9 @@ def test_select_is_the_prefix(family, data):
     constraint = CONSTRAINTS[family]
     factors = constraint.init(SHAPE, key=jr.key(7))
     small = wt.Shape(
-        data.draw(st.integers(1, SHAPE.slices)), data.draw(st.integers(1, SHAPE.rows)), data.draw(st.integers(1, SHAPE.cols))
+        data.draw(st.integers(1, SHAPE.slices)),
+        data.draw(st.integers(1, SHAPE.rows)),
+        data.draw(st.integers(1, SHAPE.cols)),
     )
     slices = np.array(data.draw(st.permutations(range(SHAPE.slices)))[: small.slices])
     full = constraint.expand(factors, SHAPE)
@@ -145,7 +152,11 @@ def test_svd_is_a_tucker_with_a_superdiagonal_core(key):
     factors = svd.init(shape, key=key)
     core = np.zeros((rank,) * 3, np.float32)
     core[range(rank), range(rank), range(rank)] = 1
-    scalers = {"slice": factors.scalers["diagonal"], "row": factors.template["left"], "col": factors.template["right"]}
+    scalers = {
+        "slice": factors.scalers["diagonal"],
+        "row": factors.template["left"],
+        "col": factors.template["right"],
+    }
     as_tucker = wt.Factors({"core": jnp.asarray(core)}, scalers)
     np.testing.assert_allclose(wt.Tucker((rank,) * 3).expand(as_tucker, shape), svd.expand(factors, shape), atol=1e-6)
 
@@ -204,4 +215,6 @@ def test_ranks_above_the_size_are_refused(constraint, says, key):
 def test_options_of_another_family_are_refused():
     with pytest.raises(wt.UserError, match="--tucker"):
         constraint_of(ConstraintOptions("linear", tucker=TuckerOptions((1, 2, 3))))
-    assert constraint_of(ConstraintOptions("kronecker", kronecker=KroneckerOptions(3, (4, 4)))) == wt.Kronecker(3, (4, 4))
+    assert constraint_of(ConstraintOptions("kronecker", kronecker=KroneckerOptions(3, (4, 4)))) == wt.Kronecker(
+        3, (4, 4)
+    )

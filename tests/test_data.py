@@ -1,14 +1,14 @@
 """Sources, augmentation against Pillow, and batches that depend on seed and step alone."""
 
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-import weight_templates as wt
 from jax.sharding import SingleDeviceSharding
 from PIL import Image
+
+import weight_templates as wt
 from weight_templates import data
 from weight_templates.config import DataOptions
 from weight_templates.data import augment
@@ -231,7 +231,10 @@ def test_device_and_host_draw_the_same_crops(rng):
         flipped = made[:, 0, 0, 1] > made[:, 0, -1, 1]
         assert 0.45 < flipped.mean() < 0.55
     for channel, axis in ((0, 1), (1, 2)):
-        spans = [made.mean(axis=3 - axis)[..., channel].max(1) - made.mean(axis=3 - axis)[..., channel].min(1) for made in (device, host)]
+        spans = [
+            made.mean(axis=3 - axis)[..., channel].max(1) - made.mean(axis=3 - axis)[..., channel].min(1)
+            for made in (device, host)
+        ]
         for q in (0.05, 0.25, 0.5, 0.75, 0.95):
             assert abs(np.quantile(spans[0], q) - np.quantile(spans[1], q)) < 9
         means = [made.mean(axis=(1, 2))[:, channel] for made in (device, host)]
@@ -258,7 +261,9 @@ def test_evaluation_view_is_the_centre(rng):
 def test_normalization_round_trip(rng):
     image = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     normal = augment.normalize(jnp.asarray(image))
-    np.testing.assert_allclose(normal[0, 0], (image[0, 0] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], rtol=1e-5)
+    np.testing.assert_allclose(
+        normal[0, 0], (image[0, 0] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], rtol=1e-5
+    )
     np.testing.assert_allclose(augment.denormalize(normal), image / 255, atol=1e-5)
 
 
@@ -311,5 +316,3 @@ def test_images_of_several_sizes_stream(tmp_path, rng):
     assert loaded.pixels is None
     assert feed(loaded, batch=2).batch(0)["image"].shape == (2, 16, 16, 3)
     assert data.held_out_views(loaded, data.split(loaded.good, 2, 0), 16).shape == (1, 16, 16, 3)
-
-

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-import weight_templates as wt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import weight_templates as wt
 from weight_templates import trees
 from weight_templates.layouts import LAYOUTS, governed, shapes
 from weight_templates.models.mae import cut_decoder, reconstruction_loss
@@ -37,7 +38,7 @@ def test_round_trip(layout, depth, heads, head_dim, width, dress):
     config = wt.ViTConfig(image=8, patch=4, depth=depth, heads=heads, head_dim=head_dim, width=width, dress=dress)
     layout = LAYOUTS[layout]()
     skeleton = governed(eqx.filter_eval_shape(ViT, config, key=jr.key(0)).blocks)
-    leaves = [np.random.default_rng(i).normal(size=leaf.shape).astype(np.float32) for i, leaf in enumerate(skeleton)]
+    leaves = tuple(jnp.asarray(np.random.default_rng(i).normal(size=leaf.shape)) for i, leaf in enumerate(skeleton))
     stacks = layout.fold(leaves)
     assert {group: stack.shape for group, stack in stacks.items()} == shapes(layout, config)
     for before, after in zip(leaves, layout.unfold(stacks, dress), strict=True):
@@ -78,7 +79,9 @@ def test_prefix_of_the_stack_is_the_prefix_of_the_network(layout, config):
     sizes = {"inner": small.inner, "third": small.inner // 3, "width": small.channels}
     names = trees.axes(vit)
     for name, leaf in zip(
-        ("attention.qkv", "attention.out", "mlp.enter", "mlp.leave"), layout.unfold(cut, config.dress), strict=True
+        ("attention.qkv", "attention.out", "mlp.enter", "mlp.leave"),
+        layout.unfold(cut, config.dress),
+        strict=True,
     ):
         full = trees.named_arrays(vit)[f"blocks.{name}"]
         np.testing.assert_array_equal(leaf, trees.prefix(full, names[f"blocks.{name}"], sizes))

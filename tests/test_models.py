@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 import scipy.special
+
 import weight_templates as wt
 from weight_templates import trees
 from weight_templates.models import MAE, ViT, patchify, unpatchify
@@ -66,7 +67,9 @@ def numpy_vit(vit, image, visible=None):
         total = np.zeros_like(tokens)
         for head in range(c.heads):
             rows = slice(head * c.head_dim, (head + 1) * c.head_dim)
-            query, keys, values = (x @ q["attention.qkv"][i, rows].T + q["attention.qkv_bias"][i, rows] for i in range(3))
+            query, keys, values = (
+                x @ q["attention.qkv"][i, rows].T + q["attention.qkv_bias"][i, rows] for i in range(3)
+            )
             weights = scipy.special.softmax(turn(query) @ turn(keys).T / np.sqrt(c.head_dim), axis=-1)
             total += weights @ values @ q["attention.out"][rows]
         tokens = tokens + total + q["attention.out_bias"]
@@ -253,7 +256,8 @@ def test_configurations_that_make_no_network_are_refused(change, says):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"), [({"heads": 3}, "decoder heads"), ({"mask_ratio": 0.99}, "visible"), ({"depth": 0}, "positive")]
+    ("change", "says"),
+    [({"heads": 3}, "decoder heads"), ({"mask_ratio": 0.99}, "visible"), ({"depth": 0}, "positive")],
 )
 def test_decoders_that_do_not_fit_are_refused(change, says):
     with pytest.raises(wt.UserError, match=says):

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import weight_templates as wt
+from experiments import pretrain, reconstruct
 from PIL import Image
+
+import weight_templates as wt
 from weight_templates import cli
 from weight_templates.config import ConstraintOptions, DataOptions, OptimOptions, RunOptions
 from weight_templates.training import read_metrics
-
-from experiments import pretrain, reconstruct
 
 from .helpers import image_folder
 
@@ -59,7 +59,9 @@ def test_every_family_leaves_a_bank_and_pictures(tmp_path, family, capsys):
     assert "ETA" in heard
     assert "python experiments/reconstruct.py" in heard
     before = {f: f.stat().st_mtime_ns for f in path.parent.rglob("*")}
-    assert pretrain.main(configured(tmp_path, "--constraint", family, "--run.log-every=2", "--run.save-every=4")) == path
+    assert (
+        pretrain.main(configured(tmp_path, "--constraint", family, "--run.log-every=2", "--run.save-every=4")) == path
+    )
     assert "finished already" in capsys.readouterr().err
     assert before == {f: f.stat().st_mtime_ns for f in path.parent.rglob("*")}
 
@@ -74,9 +76,17 @@ def test_components_ema_accumulation_and_plain_dress_work_together(tmp_path):
 
 def test_streamed_real_images(tmp_path, rng):
     image_folder(tmp_path / "images", rng, count=20)
-    path = pretrain.main(configured(tmp_path, f"--data={tmp_path / 'images'}", "--data.resident-mb=0", "--optim.batch=4"))
+    path = pretrain.main(
+        configured(tmp_path, f"--data={tmp_path / 'images'}", "--data.resident-mb=0", "--optim.batch=4")
+    )
     picture = reconstruct.main(
-        reconstruct.Config(str(path), data=DataOptions(str(tmp_path / "images")), heads=(1, 4), images=2, out=str(tmp_path / "x.png"))
+        reconstruct.Config(
+            str(path),
+            data=DataOptions(str(tmp_path / "images")),
+            heads=(1, 4),
+            images=2,
+            out=str(tmp_path / "x.png"),
+        )
     )
     with Image.open(picture) as image:
         assert image.size[0] > image.size[1]
@@ -95,7 +105,10 @@ def interrupted(command, metrics, lines, number):
 
 
 def environment(somewhere):
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(somewhere.parents[1] / "jax"), "XDG_CACHE_HOME": str(somewhere.parents[1])}
+    return os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(somewhere.parents[1] / "jax"),
+        "XDG_CACHE_HOME": str(somewhere.parents[1]),
+    }
 
 
 def test_killed_three_times_ends_as_if_never_killed(tmp_path):
@@ -120,7 +133,13 @@ def test_killed_three_times_ends_as_if_never_killed(tmp_path):
     starts = json.loads((killed / "environment.json").read_text())
     assert len(starts) == 5
     assert starts[-1]["step"] > 0
-    for name in ("metrics.jsonl", "summary.json", "bank.safetensors", "checkpoints/000000160.safetensors", "checkpoints/best.safetensors"):
+    for name in (
+        "metrics.jsonl",
+        "summary.json",
+        "bank.safetensors",
+        "checkpoints/000000160.safetensors",
+        "checkpoints/best.safetensors",
+    ):
         assert (straight / name).read_bytes() == (killed / name).read_bytes(), name
 
 
@@ -220,7 +239,11 @@ def test_images_that_changed_under_a_run_are_noticed(tmp_path, rng, capsys):
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [([], "no bank was given"), (["/nowhere.safetensors"], "there is no bank"), (["BANK", "--heads", "9"], "4 heads")],
+    [
+        ([], "no bank was given"),
+        (["/nowhere.safetensors"], "there is no bank"),
+        (["BANK", "--heads", "9"], "4 heads"),
+    ],
 )
 def test_reconstruct_refuses_mistakes(tmp_path, capsys, words, says):
     if "BANK" in words:
@@ -240,13 +263,25 @@ def test_parsing_does_not_wait_for_jax():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for flag in ("--constraint", "--tucker.ranks", "--data", "--preset", "--scaling.scope", "--run.overwrite"):
+    for flag in (
+        "--constraint",
+        "--tucker.ranks",
+        "--data",
+        "--preset",
+        "--scaling.scope",
+        "--run.overwrite",
+    ):
         assert flag in done.stdout
 
 
 def test_presets_start_where_they_say():
     paper = cli.parse(pretrain.PRESETS, ["--preset", "paper", "--constraint", "kronecker", "--optim.epochs", "3"])
-    assert (paper.model.image, paper.model.depth, paper.model.heads, paper.model.head_dim) == (224, 12, 12, 64)
+    assert (paper.model.image, paper.model.depth, paper.model.heads, paper.model.head_dim) == (
+        224,
+        12,
+        12,
+        64,
+    )
     assert (paper.optim.batch, paper.optim.epochs, paper.constraint.family) == (1024, 3, "kronecker")
     assert paper.optim.base_lr * paper.optim.batch / 256 == pytest.approx(6e-4)  # SWEET §4.1
     assert pretrain.PRESETS["paper"].optim.epochs == 450

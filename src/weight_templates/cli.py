@@ -55,10 +55,14 @@ def _preset(presets: Mapping[str, Any], argv: list[str]) -> str:
 
 
 def _sentence(box: str) -> str:
-    """What tyro drew in a box, as running text."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    words = re.sub(r"[─-╿|+]|-{3,}", " ", plain).split()
-    return " ".join(words).removeprefix("Parsing error ").strip() or "the command line does not parse; see --help."
+    """What tyro drew in a box, as one sentence."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|\[/?bold\]", "", box)
+    lines = [line.strip("│| ") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
+    words = " ".join(" ".join(line for line in lines if not re.fullmatch("─+", line)).split())
+    words = re.split(r"Argument helptext:|For full helptext", words)[0].strip()
+    words = re.sub(r"no type matching .* could be instantiated from (\[.*?\])\. Got errors:.*", r"got \1.", words)
+    words = words[:1].lower() + words[1:].rstrip(" .")
+    return f"{words or 'the command line does not parse'}; see --help."
 
 
 def say(text: str) -> None:

@@ -105,7 +105,12 @@ class Components(AbstractLayout):
     """A stack per kind of matrix, so that each kind has a template of its own (WAVE, FINE, TLEG)."""
 
     def per_layer(self, dress: Dress) -> dict[str, int]:
-        return {"qkv": 3, "out": 1, "enter": 16 if dress == "enhanced" else 4, "leave": 8 if dress == "enhanced" else 4}
+        return {
+            "qkv": 3,
+            "out": 1,
+            "enter": 16 if dress == "enhanced" else 4,
+            "leave": 8 if dress == "enhanced" else 4,
+        }
 
     def rows(self, dress: Dress, inner: Any) -> dict[str, Any]:
         hidden = inner // 3 if dress == "enhanced" else inner

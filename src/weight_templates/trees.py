@@ -94,8 +94,10 @@ def _is_arraylike(x: Any) -> bool:
 
 
 def _annotated(cls: type, field: str) -> tuple[str, ...]:
-    annotation = typing.get_type_hints(cls)[field] if isinstance(cls.__annotations__[field], str) else (
-        cls.__annotations__[field]
+    annotation = (
+        typing.get_type_hints(cls)[field]
+        if isinstance(cls.__annotations__[field], str)
+        else (cls.__annotations__[field])
     )
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return tuple(next(option.dim_str for option in options if hasattr(option, "dim_str")).split())

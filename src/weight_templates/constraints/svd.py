@@ -1,5 +1,4 @@
 import equinox as eqx
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -23,7 +22,10 @@ class Svd(AbstractConstraint):
         check_rank("--svd.rank", rank, min(s * m, s * n, m * n), "the largest rank of such a stack")
         ukey, vkey, xkey = jr.split(key, 3)
         return Factors(
-            {"left": rank**-0.5 * jr.normal(ukey, (m, rank)), "right": rank**-0.5 * jr.normal(vkey, (n, rank))},
+            {
+                "left": rank**-0.5 * jr.normal(ukey, (m, rank)),
+                "right": rank**-0.5 * jr.normal(vkey, (n, rank)),
+            },
             {"diagonal": (weight_variance(shape) * rank) ** 0.5 * jr.normal(xkey, (s, rank))},
         )
 

@@ -1,7 +1,6 @@
 import itertools
 
 import equinox as eqx
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -20,7 +19,9 @@ class Tucker(AbstractConstraint):
     384: 4 % of the weights. The paper says only that the core is much smaller than W."""
 
     def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
-        ranks = tuple(max(1, n // d) for n, d in zip(shape, (6, 2, 2), strict=True)) if self.ranks is None else self.ranks
+        ranks = (
+            tuple(max(1, n // d) for n, d in zip(shape, (6, 2, 2), strict=True)) if self.ranks is None else self.ranks
+        )
         for rank, size, axis in zip(ranks, shape, ("slices", "rows", "columns"), strict=True):
             check_rank(f"--tucker.ranks (along {axis})", rank, size, f"the number of {axis}")
         gkey, *keys = jr.split(key, 4)

@@ -4,7 +4,6 @@ Both sides draw crops from the same distribution and resample with the same anti
 depends on where the images live. Pixels are uint8 throughout; `normalize` is the first thing a task does.
 """
 
-import jax.image
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -48,7 +47,9 @@ def crop_box(rng: np.random.Generator, height: int, width: int) -> tuple[int, in
     return left, top, left + w, top + h
 
 
-def augment_on_host(image: UInt8[np.ndarray, "h w 3"], size: int, rng: np.random.Generator) -> UInt8[np.ndarray, "size size 3"]:
+def augment_on_host(
+    image: UInt8[np.ndarray, "h w 3"], size: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "size size 3"]:
     """A random resized crop of `size` pixels, flipped half of the time."""
     left, top, right, bottom = crop_box(rng, *image.shape[:2])
     crop = Image.fromarray(image[top:bottom, left:right])
@@ -112,5 +113,3 @@ def evaluation_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.nd
         height, width = image.shape[:2]
     top, left = (height - size) // 2, (width - size) // 2
     return image[top : top + size, left : left + size]
-
-

@@ -11,7 +11,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ Batch = dict[str, Array]
 """`image`: uint8 (batch, size, size, 3); `label`: int32 (batch,), -1 where there is none."""
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Augmented training batches."""
 
@@ -206,7 +207,9 @@ class Streamed:
             with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
                 images = np.stack(list(pool.map(one, range(len(indices)))))
         except CorruptImage as error:
-            raise RunError(f"an image went bad while training: {error}; mend it and run the same command again.") from None
+            raise RunError(
+                f"an image went bad while training: {error}; mend it and run the same command again."
+            ) from None
         labels = np.array([self.source.label(int(i)) for i in indices], np.int32)
         return jax.device_put({"image": images, "label": labels}, self.sharding)
 

@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,6 +30,7 @@ class CorruptImage(Exception):
     """An image that does not decode; the message names its path and what is wrong."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """A sequence of images."""
 
@@ -105,7 +106,9 @@ class Encoded:
                 raise OSError("no image bytes")
             with Image.open(io.BytesIO(content)) as file:
                 return np.asarray(file.convert("RGB"))
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib's, … as the damage will have it
+        except (
+            Exception
+        ) as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib's, … as the damage will have it
             raise CorruptImage(f"{self.path(index)} ({error})") from None
 
     def label(self, index: int) -> int:
@@ -179,14 +182,23 @@ def _hub(name: str, split: str, count: int | None) -> Encoded:
     try:
         loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # the hub's client raises many kinds: no network, no such data set, gated, …
-        raise UserError(f"cannot load {name!r} from the hub ({str(error).splitlines()[0]}); check name and network.") from None
+        raise UserError(
+            f"cannot load {name!r} from the hub ({str(error).splitlines()[0]}); check name and network."
+        ) from None
     table, schema = loaded.data.table, loaded.data.table.schema
     if loaded._indices is not None:
         table = loaded.flatten_indices().data.table
     image, label = _columns(Path(name), schema)
     feature = loaded.features.get(label) if label else None
     return _rows(
-        name.split("/")[-1], table, image, label, tuple(getattr(feature, "names", ())), count, loaded._fingerprint, name
+        name.split("/")[-1],
+        table,
+        image,
+        label,
+        tuple(getattr(feature, "names", ())),
+        count,
+        loaded._fingerprint,
+        name,
     )
 
 
@@ -195,8 +207,12 @@ def _columns(root: Path, schema: Any) -> tuple[str, str | None]:
 
     images = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
     if not images:
-        raise UserError(f"{root} has no column of images {{bytes, path}}; give Parquet in the Hugging Face image layout.")
-    labels = [n for n in ("label", "labels", "fine_label") if n in schema.names and pa.types.is_integer(schema.field(n).type)]
+        raise UserError(
+            f"{root} has no column of images {{bytes, path}}; give Parquet in the Hugging Face image layout."
+        )
+    labels = [
+        n for n in ("label", "labels", "fine_label") if n in schema.names and pa.types.is_integer(schema.field(n).type)
+    ]
     return ("image" if "image" in images else images[0]), (labels[0] if labels else None)
 
 
@@ -211,7 +227,14 @@ def _class_names(schema: Any, label: str | None) -> tuple[str, ...]:
 
 
 def _rows(
-    name: str, table: Any, image: str, label: str | None, names: tuple[str, ...], count: int | None, stamp: str, where: str
+    name: str,
+    table: Any,
+    image: str,
+    label: str | None,
+    names: tuple[str, ...],
+    count: int | None,
+    stamp: str,
+    where: str,
 ) -> Encoded:
     if not table.num_rows:
         raise UserError(f"{where} holds no rows; give --data a set with images.")

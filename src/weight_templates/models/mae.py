@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..config import DecoderConfig, ViTConfig
 from ..nn import AbstractNorm, Linear
-from .vit import Block, Positions, ViT, patchify, run, stack
+from .vit import Block, Positions, patchify, run, stack
 
 
 class Reconstruction(NamedTuple):
@@ -41,7 +41,7 @@ class Decoder(eqx.Module):
         self.predict = Linear(config.width, 3 * vit.patch**2, key=pkey)
 
     def __call__(
-        self, tokens: Float[Array, "visible+1 width"], visible: Int[Array, " visible"]
+        self, tokens: Float[Array, "token width"], visible: Int[Array, " visible"]
     ) -> Float[Array, "patch pixel"]:
         patches = self.positions.grid**2
         tokens = self.embed(tokens)
@@ -95,7 +95,9 @@ class MAE(eqx.Module):
         return Reconstruction(predicted, target, hidden)
 
 
-def random_mask(patches: int, ratio: float, *, key: PRNGKeyArray) -> tuple[Int[Array, " visible"], Bool[Array, " patch"]]:
+def random_mask(
+    patches: int, ratio: float, *, key: PRNGKeyArray
+) -> tuple[Int[Array, " visible"], Bool[Array, " patch"]]:
     """Keeps ⌊patches · (1 - ratio)⌋ patches of one image, uniformly at random.
 
     **Returns:** the indices of the visible patches, in random order, and a mask that is True where one is hidden.
@@ -105,7 +107,9 @@ def random_mask(patches: int, ratio: float, *, key: PRNGKeyArray) -> tuple[Int[A
     return visible, jnp.ones(patches, bool).at[visible].set(False)
 
 
-def patch_statistics(patches: Float[Array, "patch pixel"]) -> tuple[Float[Array, "patch 1"], Float[Array, "patch 1"]]:
+def patch_statistics(
+    patches: Float[Array, "patch pixel"],
+) -> tuple[Float[Array, "patch 1"], Float[Array, "patch 1"]]:
     """Mean, and square root of the unbiased variance plus 1e-6, of every patch."""
     mean = patches.mean(axis=-1, keepdims=True)
     return mean, jnp.sqrt(patches.var(axis=-1, keepdims=True, ddof=1) + 1e-6)

@@ -100,9 +100,7 @@ class ViT(eqx.Module):
         self.embed = PatchEmbed(3 * config.patch**2, config.channels, key=pkey)
         self.cls = 0.02 * jr.normal(ckey, (config.channels,))
         self.positions = Positions(config.grid, config.channels, config.head_dim, config.dress)
-        self.blocks = stack(
-            config.depth, config.channels, config.heads, config.head_dim, config.dress, key=bkey
-        )
+        self.blocks = stack(config.depth, config.channels, config.heads, config.head_dim, config.dress, key=bkey)
         self.norm = _norm(config.dress, config.channels)
         self.config = config
 
@@ -116,7 +114,9 @@ class ViT(eqx.Module):
 
         **Returns:** the normalised tokens: the class token, then the visible patches in the order given.
         """
-        tokens = jnp.concatenate([self.cls[None], self.embed(patchify(image.astype(self.cls.dtype), self.config.patch))])
+        tokens = jnp.concatenate(
+            [self.cls[None], self.embed(patchify(image.astype(self.cls.dtype), self.config.patch))]
+        )
         if self.positions.table is not None:
             tokens = tokens + self.positions.table
         angles = self.positions.angles

@@ -12,4 +12,15 @@ from .norm import AbstractNorm, LayerNorm, RMSNorm
 from .position import nested_sincos, rotary
 
 
-__all__ = ["AbstractNorm", "Attention", "Gelu", "LayerNorm", "Linear", "RMSNorm", "SwiGlu", "nested_sincos", "project", "rotary"]
+__all__ = [
+    "AbstractNorm",
+    "Attention",
+    "Gelu",
+    "LayerNorm",
+    "Linear",
+    "RMSNorm",
+    "SwiGlu",
+    "nested_sincos",
+    "project",
+    "rotary",
+]

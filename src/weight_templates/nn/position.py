@@ -18,7 +18,9 @@ def rotary(grid: int, head_dim: int) -> Float[Array, "token pair"]:
     return jnp.asarray(np.concatenate([np.zeros((1, 2 * quarter)), angles]), dtype=jnp.float32)
 
 
-def rotate(x: Float[Array, "token head channel"], angles: Float[Array, "token pair"]) -> Float[Array, "token head channel"]:
+def rotate(
+    x: Float[Array, "token head channel"], angles: Float[Array, "token pair"]
+) -> Float[Array, "token head channel"]:
     """Turns the pairs of adjacent channels (0, 1), (2, 3), … of every head by the token's angles (Su et al., 2021)."""
     cos, sin = jnp.cos(angles).astype(x.dtype)[:, None], jnp.sin(angles).astype(x.dtype)[:, None]
     a, b = x[..., 0::2], x[..., 1::2]

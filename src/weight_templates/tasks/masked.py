@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree, UInt8
 
 from .. import trees
 from ..data import Batch, normalize
@@ -12,14 +12,12 @@ from ..models import MAE, Reconstruction
 from ..models.mae import reconstruction_loss
 
 
-def loss(model: MAE, batch: Batch, keys: PRNGKeyArray) -> Float[Array, ""]:
+def loss(model: MAE, batch: Batch, keys: Key[Array, " batch"]) -> Float[Array, ""]:
     """The mean reconstruction loss (SWEET Eq. 1) of a batch; `keys`, one an image, choose the hidden patches."""
     return jnp.mean(jax.vmap(reconstruction_loss)(_reconstruct(model, batch["image"], keys)))
 
 
-def reconstruct(
-    model: MAE, images: UInt8[Array, "batch h w 3"], *, key: PRNGKeyArray
-) -> Reconstruction:
+def reconstruct(model: MAE, images: UInt8[Array, "batch h w 3"], *, key: PRNGKeyArray) -> Reconstruction:
     """Reconstructions of a batch, under masks that depend on `key` alone."""
     return _reconstruct(model, images, jr.split(key, len(images)))
 
@@ -40,9 +38,10 @@ def evaluate(model: MAE, images: UInt8[Array, "images h w 3"], *, chunk: int, ke
 def trainable(model: PyTree) -> PyTree:
     """True at the leaves that pre-training trains: all floating-point arrays but the sin-cos tables, as in MAE."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: eqx.is_inexact_array(leaf) and not trees.name_of(path).endswith("positions.table"), model
+        lambda path, leaf: eqx.is_inexact_array(leaf) and not trees.name_of(path).endswith("positions.table"),
+        model,
     )
 
 
-def _reconstruct(model: MAE, images: UInt8[Array, "batch h w 3"], keys: PRNGKeyArray) -> Reconstruction:
+def _reconstruct(model: MAE, images: UInt8[Array, "batch h w 3"], keys: Key[Array, " batch"]) -> Reconstruction:
     return jax.vmap(lambda image, key: model(image, key=key))(normalize(images), keys)

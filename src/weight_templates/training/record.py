@@ -25,12 +25,12 @@ from .checkpoint import Checkpoints
 class Run:
     """The directory of one run, held by one process at a time.
 
-        config.json          what was asked; another configuration is refused
-        environment.json     versions, device, commit, for every start
-        metrics.jsonl        what was measured, free of clocks: the same bytes however often the run was interrupted
-        timing.jsonl         images a second, by the clock
-        checkpoints/         see `Checkpoints`
-        summary.json         written last: the run is finished
+    config.json          what was asked; another configuration is refused
+    environment.json     versions, device, commit, for every start
+    metrics.jsonl        what was measured, free of clocks: the same bytes however often the run was interrupted
+    timing.jsonl         images a second, by the clock
+    checkpoints/         see `Checkpoints`
+    summary.json         written last: the run is finished
     """
 
     def __init__(self, experiment: str, name: str, config: dict[str, Any], options: RunOptions):
@@ -57,7 +57,7 @@ class Run:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - closed on leaving
+            self._lock = open(self.path / ".lock", "w")
         except OSError as error:
             raise UserError(f"cannot write to {self.path} ({error.strerror}); choose another --run.root.") from None
         try:
@@ -206,7 +206,9 @@ def _logger(kind: str, path: Path, config: dict[str, Any]) -> Callable[[dict[str
             return write
         import wandb
     except ImportError:
-        raise UserError(f"--run.logger {kind} needs another package; install it with `pip install -e '.[track]'`.") from None
+        raise UserError(
+            f"--run.logger {kind} needs another package; install it with `pip install -e '.[track]'`."
+        ) from None
     run = wandb.init(project="weight-templates", name=path.name, id=path.name, resume="allow", dir=path, config=config)
     return lambda values: run.log({k: v for k, v in values.items() if k != "step"}, step=values["step"])
 
@@ -230,9 +232,7 @@ class Stopwatch:
             self.began, self.spoken = now, step
         pace = (now - self.began) / max(step - self.spoken, 1) if step > self.spoken else self.images / max(rate, 1e-9)
         self.last, self.seen = now, step
-        line = (
-            f"step {step}/{self.stop}  loss {loss:.4f}  {rate:,.0f} images/s  ETA {clock((self.stop - step) * pace)}"
-        )
+        line = f"step {step}/{self.stop}  loss {loss:.4f}  {rate:,.0f} images/s  ETA {clock((self.stop - step) * pace)}"
         if self.terminal:
             print(f"\r{line}\x1b[K", end="\n" if step == self.stop else "", file=sys.stderr, flush=True)
         elif step == self.stop or now - self.told > 10:

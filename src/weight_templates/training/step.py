@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree
 
 
 class TrainState(eqx.Module):
@@ -44,12 +44,14 @@ def init_state(model: PyTree, trainable: PyTree, optimizer: optax.GradientTransf
     """
     trained, frozen = eqx.partition(model, trainable)
     average = jax.tree.map(jnp.copy, trained) if ema else None  # a copy, since the step donates its buffers
-    return TrainState(jnp.array(0, jnp.int32), trained, frozen, optimizer.init(trained), average, jnp.zeros((), jnp.float32))
+    return TrainState(
+        jnp.array(0, jnp.int32), trained, frozen, optimizer.init(trained), average, jnp.zeros((), jnp.float32)
+    )
 
 
 def make_step(
     prepare: Callable[[PyTree, PRNGKeyArray], PyTree],
-    loss: Callable[[PyTree, Any, PRNGKeyArray], Float[Array, ""]],
+    loss: Callable[[PyTree, Any, Key[Array, " batch"]], Float[Array, ""]],
     optimizer: optax.GradientTransformation,
     *,
     microbatches: int = 1,
@@ -69,7 +71,7 @@ def make_step(
     micro-batches or devices.
     """
 
-    def gradient(model: PyTree, batch: Any, keys: PRNGKeyArray) -> tuple[Float[Array, ""], PyTree]:
+    def gradient(model: PyTree, batch: Any, keys: Key[Array, " batch"]) -> tuple[Float[Array, ""], PyTree]:
         value_and_grad = eqx.filter_value_and_grad(loss)
         if microbatches == 1:
             return value_and_grad(model, batch, keys)

@@ -1,0 +1,79 @@
+"""A step of pre-training: our families, and a PyTorch auto-encoder of the same shape, in turns in one process.
+
+    pip install -e '.[bench]'
+    python benchmarks/pretrain_step.py
+
+prints seconds and ratios to our own `none`, with the quartiles over the turns. A step is forward, backward and AdamW on
+images that are already in memory. `torch` is a plain masked auto-encoder with fused attention
+(`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with biases, 2-D RoPE, the same sizes.
+`none` and `torch` do the same arithmetic; `tucker` is at full width (`scaling.scope off`) and with the random widths of
+pre-training. See `benchmarks/README.md` for what the numbers mean.
+"""
+
+import dataclasses
+from typing import Literal
+
+from weight_templates import cli
+from weight_templates.config import DecoderConfig, ViTConfig
+from weight_templates.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Time a step of pre-training against PyTorch and against no constraint."""
+
+    preset: Literal["small", "tiny"] = "small"
+    """Sizes: ViT-B in small (12 layers, 12 heads of 16 channels), or 6 layers of half that width."""
+    batches: tuple[int, ...] = (64, 256)
+    """Images a step."""
+    rounds: int = 9
+    """Turns."""
+    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+    """Of the forward and backward passes; PyTorch's bfloat16 is its autocast."""
+
+
+SIZES = {
+    "small": (ViTConfig(depth=12, head_dim=16), DecoderConfig(depth=2, width=96, heads=6)),
+    "tiny": (ViTConfig(depth=6, head_dim=8), DecoderConfig(depth=1, width=64, heads=4)),
+}
+
+
+def main(config: Config) -> None:
+    """Prints a table in Markdown."""
+    if config.rounds < 2:
+        raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
+    import jax
+
+    from benchmarks.interleave import compare
+    from benchmarks.steps import our_step
+
+    try:
+        import torch
+
+        from benchmarks.torch_mae import torch_step
+
+        print(f"jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    except ImportError:
+        raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
+
+    vit, decoder = SIZES[config.preset]
+    print("| batch | step | ms | images/s | time / none float32 (quartiles) |\n|---|---|---|---|---|")
+    for batch in config.batches:
+        tasks = {}
+        for precision in config.precisions:
+            tasks[f"none {precision}"] = our_step("none", vit, decoder, batch, precision=precision)
+            tasks[f"tucker, full width, {precision}"] = our_step(
+                "tucker", vit, decoder, batch, scope="off", precision=precision
+            )
+            tasks[f"tucker, random widths, {precision}"] = our_step("tucker", vit, decoder, batch, precision=precision)
+            tasks[f"torch {precision}"] = torch_step(vit, decoder, batch, precision)
+        for name, t in compare(tasks, f"none {config.precisions[0]}", config.rounds).items():
+            print(
+                f"| {batch} | {name} | {1e3 * t.seconds:.0f} | {batch / t.seconds:,.0f} | "
+                f"{t.ratio:.2f} ({t.spread[0]:.2f}–{t.spread[1]:.2f}) |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(cli.parse({"small": Config(), "tiny": Config(preset="tiny")})))
