@@ -17,8 +17,8 @@ import typing
 from pathlib import Path
 
 import tyro
-from experiments import pretrain
 
+from experiments import pretrain
 from weight_templates import cli
 from weight_templates.config import ConstraintOptions, DataOptions, Family, RunOptions
 from weight_templates.errors import UserError

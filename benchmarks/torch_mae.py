@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from weight_templates.config import DecoderConfig, ViTConfig
 
 
@@ -56,10 +57,8 @@ class MAE(nn.Module):
         self.bridge, self.mask = nn.Linear(vit.channels, dec.width), nn.Parameter(torch.zeros(dec.width))
         self.decoder = nn.ModuleList(Block(dec.width, dec.heads, dec.width // dec.heads) for _ in range(dec.depth))
         self.last, self.predict = nn.RMSNorm(dec.width, eps=1e-6), nn.Linear(dec.width, pixels)
-        for name, pair in (("near", vit.head_dim), ("far", dec.width // dec.heads)):
-            cos, sin = rotations(vit.grid, pair)
-            self.register_buffer(f"{name}_cos", cos)
-            self.register_buffer(f"{name}_sin", sin)
+        self.near = rotations(vit.grid, vit.head_dim)
+        self.far = rotations(vit.grid, dec.width // dec.heads)
 
     def forward(self, images: Tensor) -> Tensor:
         b, p, g = len(images), self.vit.patch, self.vit.grid
@@ -71,7 +70,7 @@ class MAE(nn.Module):
         tokens = torch.gather(self.embed(patches), 1, seen[..., None].expand(-1, -1, self.vit.channels))
         tokens = torch.cat([self.cls.expand(b, 1, -1), tokens], 1)
         turns = torch.cat([torch.zeros(b, 1, dtype=torch.long), seen + 1], 1)
-        cos, sin = self.near_cos[turns][:, None], self.near_sin[turns][:, None]
+        cos, sin = (t[turns][:, None] for t in self.near)
         for block in self.blocks:
             tokens = block(tokens, cos, sin)
         tokens = self.bridge(self.norm(tokens))
@@ -79,7 +78,7 @@ class MAE(nn.Module):
         everywhere = everywhere.scatter(1, seen[..., None].expand(-1, -1, self.dec.width), tokens[:, 1:])
         tokens = torch.cat([tokens[:, :1], everywhere], 1)
         for block in self.decoder:
-            tokens = block(tokens, self.far_cos, self.far_sin)
+            tokens = block(tokens, *self.far)
         predicted = self.predict(self.last(tokens[:, 1:])).float()
         target = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
         hidden = torch.ones(b, g * g).scatter(1, seen, 0.0)

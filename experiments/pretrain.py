@@ -158,7 +158,7 @@ def main(config: Config) -> Path:
                     f"sound, in {run.checkpoints.folder}. Lower --optim.base-lr, or say --precision float32."
                 )
             epoch = done / chosen.steps_per_epoch
-            run.record(step=done, epoch=epoch, loss=loss, learning_rate=float(schedule(done - 1)))
+            run.record(step=done, epoch=epoch, loss=loss, learning_rate=jnp.asarray(schedule(done - 1)).item())
             run.time(step=done, images_per_second=watch.lap(done, loss))
             return eqx.tree_at(lambda s: s.tally, state, jnp.zeros_like(state.tally))
 

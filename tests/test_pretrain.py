@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiments import pretrain, reconstruct
 from PIL import Image
 
 import weight_templates as wt
+from experiments import pretrain, reconstruct
 from weight_templates import cli
 from weight_templates.config import ConstraintOptions, DataOptions, OptimOptions, RunOptions
 from weight_templates.training import read_metrics

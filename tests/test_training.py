@@ -69,7 +69,7 @@ def assert_trees_close(one, two, **tolerance):
 
 def test_adamw_step_by_hand():
     """One parameter, one step, against Loshchilov & Hutter's formulae worked out with numpy."""
-    options = OptimOptions(base_lr=0.1, batch=256, betas=(0.9, 0.95), weight_decay=0.5, warmup=0)
+    options = OptimOptions(base_lr=0.1, batch=256, betas=(0.9, 0.95), weight_decay=0.5, warmup=0.0)
     optimizer = adamw(options, cosine(options, 10))
     params = {"weight": jnp.array([2.0]), "bias": jnp.array([2.0])}
     gradient = {"weight": jnp.array([3.0]), "bias": jnp.array([3.0])}
@@ -230,7 +230,7 @@ def test_fit_calls_its_hooks_on_time():
 
     every = [(2, double), (3, lambda done, state: calls.append(("three", done)))]
     assert (
-        fit(1, step, [10, 20, 30, 40, 50], start=2, stop=7, key=None, every=every)
+        fit(1, step, [10, 20, 30, 40, 50], start=2, stop=7, key=jr.key(0), every=every)
         == ((((1 + 10 + 20) * 2) + 30 + 40) * 2 + 50) * 2
     )
     assert calls == [("three", 3), (4, 31), (6, 132), ("three", 6), (7, 314), ("three", 7)]
@@ -345,7 +345,7 @@ def test_stopwatch_and_clock(capsys):
     heard = capsys.readouterr().err
     assert "step 4/4  loss 0.2500" in heard
     assert "ETA 0:00" in heard
-    assert [clock(s) for s in (0, 59.6, 3725, math.inf)] == ["0:00", "1:00", "1:02:05", "?"]
+    assert [clock(s) for s in (0.0, 59.6, 3725.0, math.inf)] == ["0:00", "1:00", "1:02:05", "?"]
 
 
 def test_tensorboard_is_an_extra(tmp_path):

@@ -76,17 +76,14 @@ def expand(constrained: Constrained, widths: Widths | None = None, scope: Scope 
         `scalers`: the governed weights only (SWEET Eq. 7-8 to the letter).
     """
     config, constraint, layout = constrained.config, constrained.constraint, constrained.layout
-    stacks, free = {}, constrained.free
+    factors, free, sizes = constrained.factors, constrained.free, shapes(layout, config)
     if widths is not None:
         inner, cols = widths.rows * config.head_dim, widths.cols * config.channels_per_head
         rows = layout.rows(config.dress, inner)
+        factors = {group: constraint.mask(f, sizes[group], rows[group], cols) for group, f in factors.items()}
         if scope == "submodel":
             free = _masked(free, {"inner": inner, "third": inner // 3, "width": cols})
-    for group, shape in shapes(layout, config).items():
-        factors = constrained.factors[group]
-        if widths is not None:
-            factors = constraint.mask(factors, shape, rows[group], cols)
-        stacks[group] = constraint.expand(factors, shape)
+    stacks = {group: constraint.expand(f, sizes[group]) for group, f in factors.items()}
     leaves = layout.unfold(stacks, config.dress)
     return eqx.tree_at(lambda vit: governed(vit.blocks), free, leaves, is_leaf=lambda x: x is None)
 

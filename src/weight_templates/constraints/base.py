@@ -25,6 +25,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..errors import UserError
 
 
+Count = Int[Array, ""] | int
+"""A number of rows or columns, which may be traced."""
+
+
 class Shape(NamedTuple):
     """Sizes of a stack of weight matrices."""
 
@@ -56,7 +60,7 @@ class AbstractConstraint(eqx.Module):
         """The factors of a stack of `shape`, whose slices are those of the given indices."""
 
     @abc.abstractmethod
-    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+    def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:
         """Factors of the same shape, with weights only in the first `rows` and `cols`."""
 
 
@@ -65,7 +69,7 @@ def weight_variance(shape: Shape) -> float:
     return 2 / (shape.rows + shape.cols)
 
 
-def first(array: Float[Array, "..."], count: Int[Array, ""] | int, axis: int) -> Float[Array, "..."]:
+def first(array: Float[Array, "..."], count: Count, axis: int) -> Float[Array, "..."]:
     """`array` with zeros beyond the first `count` entries along `axis`."""
     kept = jnp.arange(array.shape[axis]) < count
     return jnp.where(jnp.expand_dims(kept, [a for a in range(array.ndim) if a != axis % array.ndim]), array, 0)

@@ -4,7 +4,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .base import AbstractConstraint, Factors, Shape, check_rank, weight_variance
+from .base import AbstractConstraint, Count, Factors, Shape, check_rank, weight_variance
 
 
 class Kronecker(AbstractConstraint):
@@ -47,7 +47,7 @@ class Kronecker(AbstractConstraint):
         across, along = -(-shape.rows // p), -(-shape.cols // q)
         return Factors(factors.template, {"tile": factors.scalers["tile"][slices, :across, :along]})
 
-    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+    def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:
         # A width may end inside a tile, so the masks of Eq. 7 stand beside the scalers instead of in them.
         dtype = factors.scalers["tile"].dtype
         row_mask = (jnp.arange(shape.rows) < rows).astype(dtype)

@@ -4,7 +4,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .base import AbstractConstraint, Factors, Shape, check_rank, first, weight_variance
+from .base import AbstractConstraint, Count, Factors, Shape, check_rank, first, weight_variance
 
 
 class Linear(AbstractConstraint):
@@ -33,5 +33,5 @@ class Linear(AbstractConstraint):
             {"slice": factors.scalers["slice"][slices]},
         )
 
-    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+    def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:
         return Factors({"bases": first(first(factors.template["bases"], rows, 1), cols, 2)}, factors.scalers)

@@ -2,7 +2,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .base import AbstractConstraint, Factors, Shape, first, weight_variance
+from .base import AbstractConstraint, Count, Factors, Shape, first, weight_variance
 
 
 class Unconstrained(AbstractConstraint):
@@ -17,5 +17,5 @@ class Unconstrained(AbstractConstraint):
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
         return Factors({}, {"weight": factors.scalers["weight"][slices, : shape.rows, : shape.cols]})
 
-    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+    def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:
         return Factors({}, {"weight": first(first(factors.scalers["weight"], rows, 1), cols, 2)})

@@ -3,7 +3,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .base import AbstractConstraint, Factors, Shape, check_rank, first, weight_variance
+from .base import AbstractConstraint, Count, Factors, Shape, check_rank, first, weight_variance
 
 
 class Svd(AbstractConstraint):
@@ -38,6 +38,6 @@ class Svd(AbstractConstraint):
         left, right = factors.template["left"][: shape.rows], factors.template["right"][: shape.cols]
         return Factors({"left": left, "right": right}, {"diagonal": factors.scalers["diagonal"][slices]})
 
-    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+    def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:
         left, right = first(factors.template["left"], rows, 0), first(factors.template["right"], cols, 0)
         return Factors({"left": left, "right": right}, factors.scalers)

@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .base import AbstractConstraint, Factors, Shape, check_rank, first, weight_variance
+from .base import AbstractConstraint, Count, Factors, Shape, check_rank, first, weight_variance
 
 
 class Tucker(AbstractConstraint):
@@ -44,7 +44,7 @@ class Tucker(AbstractConstraint):
         chosen = {"slice": s["slice"][slices], "row": s["row"][: shape.rows], "col": s["col"][: shape.cols]}
         return Factors(factors.template, chosen)
 
-    def mask(self, factors: Factors, shape: Shape, rows: Int[Array, ""], cols: Int[Array, ""]) -> Factors:
+    def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:
         s = factors.scalers
         return Factors(factors.template, {**s, "row": first(s["row"], rows, 0), "col": first(s["col"], cols, 0)})
 

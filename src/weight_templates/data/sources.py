@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from ..config import DataOptions
@@ -83,7 +83,7 @@ class Encoded:
     name: str
     paths: Sequence[str]
     read: Callable[[int], bytes | None]
-    labels: Sequence[int] | None
+    labels: Sequence[int] | Int[np.ndarray, " all"] | None
     classes: tuple[str, ...]
     stamp: str
 
@@ -176,7 +176,7 @@ def _laid_out(files: list[Path], columns: list[str], stamp: str) -> Any:
 
 def _hub(name: str, split: str, count: int | None) -> Encoded:
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports] - an extra
     except ImportError:
         raise UserError("hub:… needs the package datasets; install it with `pip install -e '.[hub]'`.") from None
     try:

@@ -118,4 +118,4 @@ def _inside(kind: str, u: Float[np.ndarray, "h w"], v: Float[np.ndarray, "h w"])
 
 def _box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return cols[0], rows[0], cols[-1] + 1, rows[-1] + 1
+    return int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1

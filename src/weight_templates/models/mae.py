@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..config import DecoderConfig, ViTConfig
 from ..nn import AbstractNorm, Linear
-from .vit import Block, Positions, patchify, run, stack
+from .vit import Block, Positions, norm_of, patchify, run, stack
 
 
 class Reconstruction(NamedTuple):
@@ -37,7 +37,7 @@ class Decoder(eqx.Module):
         self.mask_token = 0.02 * jr.normal(mkey, (config.width,))
         self.positions = Positions(vit.grid, config.width, head_dim, vit.dress)
         self.blocks = stack(config.depth, config.width, config.heads, head_dim, vit.dress, key=bkey)
-        self.norm = type(self.blocks.norm1)(config.width)
+        self.norm = norm_of(vit.dress, config.width)
         self.predict = Linear(config.width, 3 * vit.patch**2, key=pkey)
 
     def __call__(

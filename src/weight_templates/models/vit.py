@@ -47,9 +47,9 @@ class Block(eqx.Module):
 
     def __init__(self, width: int, heads: int, head_dim: int, dress: Dress, *, key: PRNGKeyArray):
         akey, mkey = jr.split(key)
-        self.norm1 = _norm(dress, width)
+        self.norm1 = norm_of(dress, width)
         self.attention = Attention(width, heads, head_dim, key=akey)
-        self.norm2 = _norm(dress, width)
+        self.norm2 = norm_of(dress, width)
         mlp = SwiGlu if dress == "enhanced" else Gelu
         self.mlp = mlp(width, heads * head_dim, key=mkey)
 
@@ -101,7 +101,7 @@ class ViT(eqx.Module):
         self.cls = 0.02 * jr.normal(ckey, (config.channels,))
         self.positions = Positions(config.grid, config.channels, config.head_dim, config.dress)
         self.blocks = stack(config.depth, config.channels, config.heads, config.head_dim, config.dress, key=bkey)
-        self.norm = _norm(config.dress, config.channels)
+        self.norm = norm_of(config.dress, config.channels)
         self.config = config
 
     def __call__(
@@ -140,5 +140,6 @@ def run(
     return jax.lax.scan(lambda x, layer: (eqx.combine(layer, rest)(x, angles), None), tokens, arrays)[0]
 
 
-def _norm(dress: Dress, width: int) -> AbstractNorm:
+def norm_of(dress: Dress, width: int) -> AbstractNorm:
+    """The normalisation of a dress."""
     return RMSNorm(width) if dress == "enhanced" else LayerNorm(width)

@@ -16,6 +16,7 @@ class AbstractNorm(eqx.Module):
     full width. `kept` is None in a plain model.
     """
 
+    gain: eqx.AbstractVar[Float[Array, " width"]]
     kept: eqx.AbstractVar[Int[Array, ""] | None]
 
     @abc.abstractmethod

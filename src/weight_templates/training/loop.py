@@ -1,26 +1,24 @@
 import signal
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtyping import PRNGKeyArray
 
-from .step import TrainState
 
-
-Hook = Callable[[int, TrainState], TrainState | None]
+State = TypeVar("State")
 
 
 def fit(
-    state: TrainState,
-    step: Callable[[TrainState, Any, PRNGKeyArray], TrainState],
+    state: State,
+    step: Callable[[State, Any, PRNGKeyArray], State],
     batches: Iterable[Any],
     *,
     start: int,
     stop: int,
     key: PRNGKeyArray,
-    every: Iterable[tuple[int, Hook]] = (),
-) -> TrainState:
+    every: Iterable[tuple[int, Callable[[int, State], State | None]]] = (),
+) -> State:
     """The one training loop: steps `start` … `stop - 1`.
 
     **Arguments:**

@@ -193,7 +193,7 @@ def _difference(before: Any, after: Any, name: str = "") -> str:
 def _logger(kind: str, path: Path, config: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     try:
         if kind == "tensorboard":
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports] - an extra
 
             writer = SummaryWriter(str(path / "tensorboard"))
 
@@ -204,7 +204,7 @@ def _logger(kind: str, path: Path, config: dict[str, Any]) -> Callable[[dict[str
                 writer.flush()
 
             return write
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports] - an extra
     except ImportError:
         raise UserError(
             f"--run.logger {kind} needs another package; install it with `pip install -e '.[track]'`."

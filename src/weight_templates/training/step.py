@@ -96,7 +96,7 @@ def make_step(
         updates, moments = optimizer.update(grads, state.optimizer, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         average = state.average
-        if average is not None:
+        if average is not None and ema is not None:
             average = jax.tree.map(lambda a, x: ema * a + (1 - ema) * x, average, trained)
         return TrainState(
             state.step + 1, trained, state.frozen, moments, average, state.tally + value.astype(jnp.float32)
