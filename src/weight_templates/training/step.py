@@ -97,7 +97,7 @@ def make_step(
         trained = optax.apply_updates(state.trained, updates)
         average = state.average
         if average is not None and ema is not None:
-            average = jax.tree.map(lambda a, x: ema * a + (1 - ema) * x, average, trained)
+            average = optax.incremental_update(trained, average, 1 - ema)
         return TrainState(
             state.step + 1, trained, state.frozen, moments, average, state.tally + value.astype(jnp.float32)
         )
