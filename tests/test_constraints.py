@@ -109,7 +109,12 @@ def test_gradients_are_right(family, key, float64):
     shape = wt.Shape(12, 8, 9)
     factors = jax.tree.map(lambda x: x.astype(jnp.float64), constraint.init(shape, key=key))
     weigh = jr.normal(key, shape, jnp.float64)
-    check_grads(lambda f: jnp.sum(weigh * constraint.expand(f, shape) ** 2), (factors,), order=1, modes=["rev"])
+    check_grads(
+        lambda f: jnp.sum(weigh * constraint.expand(jax.tree.map(jnp.asarray, f), shape) ** 2),
+        (factors,),
+        order=1,
+        modes=["rev"],
+    )
 
 
 @families

@@ -131,8 +131,8 @@ def test_mae_has_the_size_of_the_official_one():
 
 
 def test_patches_round_trip(rng):
-    image = rng.normal(size=(12, 12, 3))
-    patches = patchify(image, 4)
+    image = rng.normal(size=(12, 12, 3)).astype(np.float32)
+    patches = patchify(jnp.asarray(image), 4)
     assert patches.shape == (9, 48)
     np.testing.assert_array_equal(patches[5], image[4:8, 8:12].reshape(-1))  # row 1, column 2
     np.testing.assert_array_equal(unpatchify(patches, 4), image)
@@ -142,7 +142,7 @@ def test_rotary_tells_relative_places(rng):
     """⟨R_i q, R_j k⟩ depends on the offset between patches alone; the class token does not turn."""
     grid, dim = 5, 16
     angles = rotary(grid, dim)
-    q, k = rng.normal(size=(2, 1, 1, dim)).astype(np.float32)
+    q, k = jnp.asarray(rng.normal(size=(2, 1, 1, dim)))
 
     def score(i, j):
         return float(np.sum(rotate(q, angles[i + 1 : i + 2]) * rotate(k, angles[j + 1 : j + 2])))
@@ -185,7 +185,7 @@ def test_loss_is_the_mean_over_hidden_pixels(norm_pix, key):
     image = jr.normal(key, (16, 16, 3))
     made = mae(image, key=key)
     errors = []
-    for patch, predicted, hidden in zip(patchify(np.asarray(image), 4), made.predicted, made.hidden, strict=True):
+    for patch, predicted, hidden in zip(np.asarray(patchify(image, 4)), made.predicted, made.hidden, strict=True):
         if norm_pix:
             patch = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
         if hidden:

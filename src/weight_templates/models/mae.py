@@ -108,8 +108,8 @@ def random_mask(
 
 
 def patch_statistics(
-    patches: Float[Array, "patch pixel"],
-) -> tuple[Float[Array, "patch 1"], Float[Array, "patch 1"]]:
+    patches: Float[Array, "*batch pixel"],
+) -> tuple[Float[Array, "*batch 1"], Float[Array, "*batch 1"]]:
     """Mean, and square root of the unbiased variance plus 1e-6, of every patch."""
     mean = patches.mean(axis=-1, keepdims=True)
     return mean, jnp.sqrt(patches.var(axis=-1, keepdims=True, ddof=1) + 1e-6)

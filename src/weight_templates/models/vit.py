@@ -2,21 +2,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from ..config import Dress, ViTConfig
 from ..nn import AbstractNorm, Attention, Gelu, LayerNorm, RMSNorm, SwiGlu, nested_sincos, project, rotary
 from ..nn.linear import glorot
 
 
-def patchify(image: Float[Array, "h w c"], patch: int) -> Float[Array, "patch pixel"]:
+def patchify(image: Shaped[Array, "h w c"], patch: int) -> Shaped[Array, "patch pixel"]:
     """Cuts an image into square patches: row by row over the grid; inside a patch by row, column, channel."""
     h, w, c = image.shape
     tiles = image.reshape(h // patch, patch, w // patch, patch, c).swapaxes(1, 2)
     return tiles.reshape(-1, patch * patch * c)
 
 
-def unpatchify(patches: Float[Array, "patch pixel"], patch: int) -> Float[Array, "h w c"]:
+def unpatchify(patches: Shaped[Array, "patch pixel"], patch: int) -> Shaped[Array, "h w c"]:
     """Puts the patches of a square image together; the converse of `patchify`."""
     grid = round(len(patches) ** 0.5)
     tiles = patches.reshape(grid, grid, patch, patch, -1).swapaxes(1, 2)

@@ -78,6 +78,7 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.checkpoints.wait()
         self._lock.close()
 
     def _check(self) -> None:
