@@ -1,6 +1,8 @@
 import os
 
 
+# The commands start themselves again with another allocator, which must not happen to pytest.
+os.environ.setdefault("GLIBC_TUNABLES", "")
 # Tests compile much and compute little.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 

@@ -316,3 +316,13 @@ def test_images_of_several_sizes_stream(tmp_path, rng):
     assert loaded.pixels is None
     assert feed(loaded, batch=2).batch(0)["image"].shape == (2, 16, 16, 3)
     assert data.held_out_views(loaded, data.split(loaded.good, 2, 0), 16).shape == (1, 16, 16, 3)
+
+
+def test_hub_reads_what_datasets_loads(tmp_path, rng):
+    """Through the real loader, on a local data set: the hub itself is not asked."""
+    pytest.importorskip("datasets", reason="needs the extra hub")
+    contents = [jpeg(rng) for _ in range(5)]
+    parquet(tmp_path / "train-00000-of-00001.parquet", contents, [0, 1, 2, 1, 0])
+    source = data.open_source(DataOptions(f"hub:{tmp_path}"), 16, 0)
+    assert [source.label(i) for i in range(len(source))] == [0, 1, 2, 1, 0]
+    assert source.image(3).shape == (20, 24, 3)

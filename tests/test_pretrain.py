@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,7 +42,7 @@ def test_every_family_leaves_a_bank_and_pictures(tmp_path, family, capsys):
     assert path == next(tmp_path.glob(f"pretrain/{family}-synthetic-tiny-*/bank.safetensors"))
     bank = wt.load_bank(path)
     assert bank.family == family
-    assert wt.initialize(bank, depth=1, heads=2)(np.zeros((16, 16, 3), np.float32)).shape == (17, 8)
+    assert wt.initialize(bank, depth=1, heads=2)(jnp.zeros((16, 16, 3))).shape == (17, 8)
     metrics = read_metrics(path.parent)
     assert [line["step"] for line in metrics if "loss" in line] == [2, 4, 6]
     assert [line["step"] for line in metrics if "held_out_loss" in line] == [4, 6]
@@ -272,6 +273,16 @@ def test_parsing_does_not_wait_for_jax():
         "--run.overwrite",
     ):
         assert flag in done.stdout
+
+
+def test_commands_run_on_huge_pages():
+    """On Linux the process starts itself again, once, with its own arguments."""
+    script = "import os, sys; from weight_templates import cli; cli.run(lambda: print(os.environ['GLIBC_TUNABLES'], sys.argv[1:]))"
+    plain = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    for environ, expected in ((plain, "glibc.malloc.hugetlb=1"), (plain | {"GLIBC_TUNABLES": "x"}, "x")):
+        done = subprocess.run([sys.executable, "-c", script, "a b", "--c"], env=environ, capture_output=True, text=True)
+        if sys.platform == "linux":
+            assert done.stdout == f"{expected} ['a b', '--c']\n", done.stderr
 
 
 def test_presets_start_where_they_say():
