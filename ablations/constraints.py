@@ -34,7 +34,6 @@ class Config:
 
     data: tyro.conf.Positional[tuple[str, ...]] = ()
     """Data sources, each `SOURCE` or `SOURCE:IMAGE:PATCH:EPOCHS`."""
-    preset: tyro.conf.Suppress[typing.Literal["default"]] = "default"
     epochs: int = 5
     """Epochs on the sources that do not say."""
     rounds: int = 15
@@ -46,6 +45,8 @@ class Config:
 def configuration(source: str, family: Family, config: Config) -> pretrain.Config:
     """The run of a family on a source: 4 layers, 12 heads of 8 channels, 0.44 M governed weights."""
     name, *rest = source.split(":") if not source.startswith("hub:") else [source]
+    if rest and (len(rest) != 3 or not all(n.isdigit() for n in rest)):
+        raise UserError(f"{source} does not read as SOURCE:IMAGE:PATCH:EPOCHS, such as tiny-imagenet:64:8:2.")
     image, patch, epochs = (int(n) for n in rest) if rest else (32, 4, config.epochs)
     base = pretrain.PRESETS["tiny"]
     return dataclasses.replace(
@@ -62,6 +63,8 @@ def main(config: Config) -> None:
     """Runs what has not been run, times the steps, writes the table."""
     if not config.data:
         raise UserError("no data was given; say `python ablations/constraints.py PATH/TO/cifar10`.")
+    if config.rounds < 2:
+        raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
     runs = {
         (source, family): pretrain.main(configuration(source, family, config)).parent
         for source in config.data

@@ -1,9 +1,9 @@
 """A step of pre-training: our families, and a PyTorch auto-encoder of the same shape, in turns in one process.
 
     pip install -e '.[bench]'
-    python benchmarks/pretrain_step.py
+    python benchmarks/pretrain_step.py > docs/results/pretrain-step.md
 
-prints seconds and ratios to our own `none`, with the quartiles over the turns. A step is forward, backward and AdamW on
+prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns. A step is forward, backward and AdamW on
 images that are already in memory. `torch` is a plain masked auto-encoder with fused attention
 (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with biases, 2-D RoPE, the same sizes.
 `none` and `torch` do the same arithmetic; `tucker` is at full width (`scaling.scope off`) and with the random widths of
@@ -11,6 +11,8 @@ pre-training. See `benchmarks/README.md` for what the numbers mean.
 """
 
 import dataclasses
+import os
+import platform
 from typing import Literal
 
 from weight_templates import cli
@@ -40,8 +42,11 @@ SIZES = {
 
 def main(config: Config) -> None:
     """Prints a table in Markdown."""
+    if not config.batches or not config.precisions:
+        raise UserError("--batches and --precisions need at least one value each.")
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # where PyTorch's step runs, too
     import jax
 
     from benchmarks.interleave import compare
@@ -51,28 +56,31 @@ def main(config: Config) -> None:
         import torch
 
         from benchmarks.torch_mae import torch_step
-
-        print(f"jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     except ImportError:
         raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
 
     vit, decoder = SIZES[config.preset]
-    print("| batch | step | ms | images/s | time / none float32 (quartiles) |\n|---|---|---|---|---|")
+    print(
+        f"# A step of pre-training, against PyTorch\n\nMade by `python benchmarks/pretrain_step.py` ({config.rounds} turns; "
+        f"see that file and `benchmarks/README.md`): {vit.depth} layers of width {vit.channels}, {vit.heads} heads, "
+        f"{vit.image} px in patches of {vit.patch}, decoder {decoder.depth} x {decoder.width}. JAX {jax.__version__}, PyTorch "
+        f"{torch.__version__}, {os.cpu_count()} cores, {platform.machine()}.\n"
+    )
+    print("| batch | precision | step | ms | images/s | time / none (quartiles) |\n|---|---|---|---|---|---|")
     for batch in config.batches:
-        tasks = {}
         for precision in config.precisions:
-            tasks[f"none {precision}"] = our_step("none", vit, decoder, batch, precision=precision)
-            tasks[f"tucker, full width, {precision}"] = our_step(
-                "tucker", vit, decoder, batch, scope="off", precision=precision
-            )
-            tasks[f"tucker, random widths, {precision}"] = our_step("tucker", vit, decoder, batch, precision=precision)
-            tasks[f"torch {precision}"] = torch_step(vit, decoder, batch, precision)
-        for name, t in compare(tasks, f"none {config.precisions[0]}", config.rounds).items():
-            print(
-                f"| {batch} | {name} | {1e3 * t.seconds:.0f} | {batch / t.seconds:,.0f} | "
-                f"{t.ratio:.2f} ({t.spread[0]:.2f}–{t.spread[1]:.2f}) |",
-                flush=True,
-            )
+            tasks = {
+                "none": our_step("none", vit, decoder, batch, precision=precision),
+                "tucker, full width": our_step("tucker", vit, decoder, batch, scope="off", precision=precision),
+                "tucker, random widths": our_step("tucker", vit, decoder, batch, precision=precision),
+                "torch": torch_step(vit, decoder, batch, precision),
+            }
+            for name, t in compare(tasks, "none", config.rounds).items():
+                print(
+                    f"| {batch} | {precision} | {name} | {1e3 * t.seconds:.0f} | {batch / t.seconds:,.0f} | "
+                    f"{t.ratio:.2f} ({t.spread[0]:.2f}–{t.spread[1]:.2f}) |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

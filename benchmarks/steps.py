@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from weight_templates import bank, scaling, training, trees
+from weight_templates import bank, scaling, training
 from weight_templates.config import DecoderConfig, Family, OptimOptions, ScalingOptions, Scope, ViTConfig
-from weight_templates.constrained import materialize
 from weight_templates.constraints import FAMILIES
 from weight_templates.layouts import LAYOUTS
 from weight_templates.tasks import masked
@@ -27,11 +26,7 @@ def our_step(
     """A function that takes one step of pre-training on random images and waits for it."""
     constraint, layout = FAMILIES[family](), LAYOUTS["unified"]()
     optimizer = training.adamw(OptimOptions(), training.cosine(OptimOptions(), 1000))
-    scope = scope or scaling.scope_of(ScalingOptions(), family)
-
-    def prepare(params, key):
-        widths = None if scope == "off" else scaling.sample_widths(ScalingOptions(), vit, key=key)
-        return trees.cast(materialize(params, widths, scope), precision)
+    prepare = scaling.preparation(ScalingOptions(scope), vit, family, precision)
 
     @eqx.filter_jit
     def initial(key):

@@ -88,7 +88,7 @@ class MAE(nn.Module):
 def torch_step(vit: ViTConfig, decoder: DecoderConfig, batch: int, precision: str) -> Callable[[], None]:
     """A function that takes one step of pre-training on random images."""
     model = MAE(vit, decoder)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.05, foreach=True)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.05, fused=True)
     images = torch.randint(0, 256, (batch, vit.image, vit.image, 3), dtype=torch.uint8)
 
     def run() -> None:

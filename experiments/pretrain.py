@@ -96,9 +96,8 @@ def main(config: Config) -> Path:
     family, heads = config.constraint.family, config.model.heads
     build = eqx.Partial(bank.build, config.model, config.decoder, constraint, layout)
     eqx.filter_eval_shape(build, key=jr.key(0))  # ranks that do not fit are refused here
-    run = training.Run(
-        "pretrain", f"{family}-{Path(config.data.source).name}-{config.preset}", to_json(config), config.run
-    )
+    name = f"{family}-{Path(config.data.source).name}-{config.preset}"
+    run = training.Run("pretrain", name, to_json(config), config.run)
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return run.path / "bank.safetensors"
@@ -116,11 +115,6 @@ def main(config: Config) -> Path:
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if jax.default_backend() == "gpu" else "float32"
-    scope = scaling.scope_of(config.scaling, family)
-
-    def prepare(params, key):
-        widths = None if scope == "off" else scaling.sample_widths(config.scaling, config.model, key=key)
-        return trees.cast(materialize(params, widths, scope), precision)
 
     @eqx.filter_jit
     def initial(key):
@@ -128,21 +122,31 @@ def main(config: Config) -> Path:
         return training.init_state(model, masked.trainable(model), optimizer, config.optim.ema is not None)
 
     @eqx.filter_jit
-    def held_out_loss(params, heads):
+    def evaluate(params, views, heads):
         model = trees.cast(materialize(params, Widths(heads, heads)), precision)
         return masked.evaluate(model, views, chunk=min(len(views), 128), key=mask_key)
 
+    def held_out_loss(state, heads):
+        return float(evaluate(state.result, views, jnp.array(heads)))
+
     step = training.make_step(
-        prepare, masked.loss, optimizer, microbatches=config.optim.microbatches, ema=config.optim.ema
+        scaling.preparation(config.scaling, config.model, family, precision),
+        masked.loss,
+        optimizer,
+        microbatches=config.optim.microbatches,
+        ema=config.optim.ema,
     )
+    identity = f"{len(loaded.good)} images of {loaded.source.name}"
 
     with run, training.Interrupt() as interrupt:
         state, start, best = initial(init_key), 0, float("inf")
         if (saved := run.checkpoints.restore(state)) is not None:
             state, about = saved
             start, best = about["step"], about["best"]
-            if about["data"] != loaded.source.fingerprint():
-                raise UserError(f"the images have changed since {run.path} began; say --run.overwrite to start anew.")
+            if about["data"] != identity:
+                raise UserError(
+                    f"{run.path} began on {about['data']}, now there are {identity}; say --run.overwrite to start anew."
+                )
             cli.say(f"going on from step {start} of {steps} in {run.path}")
         else:
             cli.say(f"pre-training under {family!r} for {steps} steps in {run.path}")
@@ -150,30 +154,36 @@ def main(config: Config) -> Path:
         run.begin(start)
         watch = training.Stopwatch(start, steps, config.optim.batch)
 
-        def record(done, state):
-            loss = float(state.tally) / ((done - 1) % config.run.log_every + 1)
+        def finite(loss, done):
+            """A state is saved only if its losses are finite, so a checkpoint is always sound."""
             if not loss < float("inf"):
                 raise RunError(
-                    f"the loss is {loss} in the {config.run.log_every} steps before {done}; the last checkpoint is "
-                    f"sound, in {run.checkpoints.folder}. Lower --optim.base-lr, or say --precision float32."
+                    f"the loss is {loss} at step {done}; lower --optim.base-lr, or say --precision float32. "
+                    f"Checkpoints in {run.checkpoints.folder} are from before that."
                 )
+            return loss
+
+        def record(done, state):
+            loss = finite(float(state.tally) / int(state.tallied), done)
             epoch = done / chosen.steps_per_epoch
             run.record(step=done, epoch=epoch, loss=loss, learning_rate=jnp.asarray(schedule(done - 1)).item())
             run.time(step=done, images_per_second=watch.lap(done, loss))
-            return eqx.tree_at(lambda s: s.tally, state, jnp.zeros_like(state.tally))
+            return state.recounted()
 
         def save(done, state):
             nonlocal best
-            loss = float(held_out_loss(state.result, jnp.array(heads)))
+            finite(float(state.tally), done)
+            loss = finite(held_out_loss(state, heads), done)
             run.record(step=done, held_out_loss=loss)
             better, best = loss < best, min(loss, best)
-            run.checkpoints.save(done, state, {"best": best, "data": loaded.source.fingerprint()}, best=better)
+            run.checkpoints.save(done, state, {"best": best, "data": identity}, best=better)
 
         def heed(done, state):
             if interrupt.asked is not None:
-                run.checkpoints.save(done, state, {"best": best, "data": loaded.source.fingerprint()})
+                finite(float(state.tally), done)
+                run.checkpoints.save(done, state, {"best": best, "data": identity})
                 run.checkpoints.wait()
-                cli.say(f"\nstopped at step {done}, saved; the same command goes on from there.")
+                cli.say(f"\nstopped at step {done}, saved; the same command, less --run.overwrite, goes on from there.")
                 raise SystemExit(128 + interrupt.asked)
 
         every = [(config.run.log_every, record), (config.run.save_every, save), (1, heed)]
@@ -193,14 +203,15 @@ def main(config: Config) -> Path:
         run.finish(
             steps=steps,
             loss=[line["loss"] for line in metrics if "loss" in line][-1],
-            held_out_loss={n: float(held_out_loss(state.result, jnp.array(n))) for n in shown},
+            held_out_loss={n: held_out_loss(state, n) for n in shown},
             sizes=made.sizes,
         )
     cli.say(
         f"bank             {run.path / 'bank.safetensors'}\n"
         f"loss curve       {run.path / 'loss.png'}\n"
         f"reconstructions  {run.path / 'reconstructions.png'}\n"
-        f"next             python experiments/reconstruct.py {run.path / 'bank.safetensors'} --heads {shown[0]} {heads}"
+        f"next             python experiments/reconstruct.py {run.path / 'bank.safetensors'} "
+        f"--data {config.data.source} --heads {' '.join(str(n) for n in shown)}"
     )
     return run.path / "bank.safetensors"
 

@@ -2,12 +2,12 @@
 
     python experiments/reconstruct.py runs/pretrain/…/bank.safetensors --heads 3 6 9 12
 
-writes `reconstructions.png` beside the bank, or where `--out` says, and prints the loss at every width.
+writes `reconstructed.png` beside the bank, or where `--out` says, and prints the loss at every width. The images are those
+of `--data`; many of them will have been trained on, unless `--data.split` says otherwise.
 """
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
@@ -22,7 +22,6 @@ class Config:
 
     bank: tyro.conf.Positional[str] = ""
     """A bank.safetensors that pre-training wrote."""
-    preset: tyro.conf.Suppress[Literal["default"]] = "default"
     data: DataOptions = DataOptions(count=64)
     heads: tuple[int, ...] = ()
     """Widths to draw, in heads; default a quarter, a half, three quarters and all."""
@@ -40,6 +39,10 @@ def main(config: Config) -> Path:
         raise UserError("no bank was given; say `python experiments/reconstruct.py PATH/TO/bank.safetensors`.")
     if config.images < 1:
         raise UserError(f"--images {config.images} leaves nothing to draw; give a positive number.")
+    if config.out is not None and not (
+        Path(config.out).suffix == ".png" and Path(config.out).absolute().parent.is_dir()
+    ):
+        raise UserError(f"--out {config.out} is not a .png in an existing folder.")
 
     import jax.numpy as jnp
     import jax.random as jr
@@ -55,9 +58,11 @@ def main(config: Config) -> Path:
         if not 1 <= count <= most:
             raise UserError(f"--heads {count} is not between 1 and the bank's {most} heads.")
     loaded = data.load(data.open_source(config.data, size, config.seed), config.data, cli.say)
+    if not len(loaded.good):
+        raise UserError(f"none of the images of {loaded.source.name} decodes; give --data other images.")
     chosen = loaded.good[:: max(1, len(loaded.good) // config.images)][: config.images]
     views = jnp.asarray(np.stack([data.evaluation_view(loaded.source.image(int(i)), size) for i in chosen]))
-    out = Path(config.out) if config.out else Path(config.bank).with_name("reconstructions.png")
+    out = Path(config.out) if config.out else Path(config.bank).with_name("reconstructed.png")
     losses = pictures.reconstruction_grid(bank.model, views, heads, out, key=jr.key(config.seed))
     for count, loss in losses.items():
         print(f"{count:3d} heads  loss {loss:.4f}")

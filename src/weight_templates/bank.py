@@ -31,7 +31,7 @@ class Bank:
     """Its `encoder` is a `Constrained`: the template and its source scalers."""
     family: Family
     about: dict[str, Any]
-    """Data, steps, versions: for people to read."""
+    """Data and steps: for people to read."""
 
     @property
     def config(self) -> ViTConfig:

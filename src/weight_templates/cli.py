@@ -22,8 +22,8 @@ def parse(presets: Mapping[str, Config], argv: list[str] | None = None) -> Confi
 
     **Arguments:**
 
-    - `presets`: configurations by name, the first of them the default. Each has a field `preset` that holds its name;
-        `--preset NAME` chooses where the other flags start from, wherever it stands.
+    - `presets`: configurations by name, the first of them the default. `--preset NAME` chooses where the other flags
+        start from, wherever it stands. A command that has no presets gives a single one, whatever its name.
     - `argv`: the arguments; default `sys.argv[1:]`.
 
     **Returns:** the configuration.
@@ -84,7 +84,7 @@ def say(text: str) -> None:
 def run(main: Callable[[], Any]) -> None:
     """Runs `main`; a UserError ends the process with one sentence and code 2, a RunError with one and code 1."""
     _use_huge_pages()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "jax"))  # a second start compiles nothing
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "jax"))  # a second start hardly compiles
     try:
         main()
     except UserError as error:
@@ -93,9 +93,15 @@ def run(main: Callable[[], Any]) -> None:
     except RunError as error:
         say(f"failed: {error}")
         raise SystemExit(1) from None
+    except MemoryError:
+        say("failed: out of memory; choose a smaller --optim.batch, more --optim.microbatches, or a smaller model.")
+        raise SystemExit(1) from None
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except OSError as error:  # a full disk, a folder that cannot be written
+        say(f"failed: {error}")
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on from the last checkpoint.")
+        say("interrupted; a run goes on from its last checkpoint when the same command is given again.")
         raise SystemExit(130) from None

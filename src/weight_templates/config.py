@@ -115,11 +115,10 @@ class DecoderConfig:
                 f"{self.heads} decoder heads do not divide {self.width} channels into multiples of 4; "
                 "change --decoder.heads or --decoder.width."
             )
-        kept = int(vit.patches * (1 - self.mask_ratio))
-        if not 0 < self.mask_ratio < 1 or kept < 1:
+        if not 0 < self.mask_ratio < 1 or int(vit.patches * (1 - self.mask_ratio)) < 1:
             raise UserError(
-                f"--decoder.mask-ratio {self.mask_ratio} leaves {max(kept, 0)} of {vit.patches} patches visible; "
-                "give a ratio in (0, 1) that leaves at least one."
+                f"--decoder.mask-ratio {self.mask_ratio} does not leave some of {vit.patches} patches visible and hide "
+                "others; give a ratio between 0 and 1 that leaves at least one."
             )
 
 
@@ -228,7 +227,16 @@ class DataOptions:
     resident_mb: int = 2048
     """Sets of equal-sized images below this many MB of pixels live on the device; others stream from the disk."""
     threads: int | None = None
-    """Decoding threads; default one per core."""
+    """Decoding threads; default one per core. Their number changes no result."""
+
+    def check(self) -> None:
+        """Raises UserError where a number is out of range."""
+        if self.count is not None and self.count < 1:
+            raise UserError(f"--data.count {self.count} leaves no image; give a positive number.")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"--data.threads {self.threads} is not positive.")
+        if self.resident_mb < 0:
+            raise UserError(f"--data.resident-mb {self.resident_mb} is negative.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,6 +311,8 @@ class RunOptions:
 def to_json(config: Any, *, without: tuple[str, ...] = ("run",)) -> dict[str, Any]:
     """A configuration as JSON, less the fields that do not change a result."""
     tree = {k: v for k, v in dataclasses.asdict(config).items() if k not in without}
+    if "data" in tree:
+        del tree["data"]["threads"]
     return json.loads(json.dumps(tree))
 
 

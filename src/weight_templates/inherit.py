@@ -1,4 +1,4 @@
-"""Models of any size from a bank."""
+"""Models of other sizes from a bank: so far, of sizes that the source contains."""
 
 import equinox as eqx
 

@@ -1,10 +1,13 @@
 """Width-wise stochastic scaling (SWEET §3.3): every step of pre-training sees a random prefix of the width."""
 
-import jax.random as jr
-from jaxtyping import PRNGKeyArray
+from collections.abc import Callable
 
+import jax.random as jr
+from jaxtyping import PRNGKeyArray, PyTree
+
+from . import trees
 from .config import ScalingOptions, Scope, ViTConfig
-from .constrained import Widths
+from .constrained import Widths, materialize
 
 
 def scope_of(options: ScalingOptions, family: str) -> Scope:
@@ -26,3 +29,19 @@ def sample_widths(options: ScalingOptions, config: ViTConfig, *, key: PRNGKeyArr
     low = narrowest(options, config)
     rows, cols = jr.randint(key, (2,), low, config.heads + 1)
     return Widths(rows, rows if options.coupled else cols)
+
+
+def preparation(
+    options: ScalingOptions, config: ViTConfig, family: str, precision: str
+) -> Callable[[PyTree, PRNGKeyArray], PyTree]:
+    """What a step does before anything is computed: expand the parameters under random widths, and cast them.
+
+    **Returns:** a function from the parameters, in float32, and the step's key to the model in `precision`.
+    """
+    scope = scope_of(options, family)
+
+    def prepare(params: PyTree, key: PRNGKeyArray) -> PyTree:
+        widths = None if scope == "off" else sample_widths(options, config, key=key)
+        return trees.cast(materialize(params, widths, scope), precision)
+
+    return prepare

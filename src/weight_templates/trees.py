@@ -56,7 +56,7 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
 
 
-def axes(module: eqx.Module, leading: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+def axes(module: eqx.Module) -> dict[str, tuple[str, ...]]:
     """The axes of every array in a module, as its annotation spells them.
 
     A field `weight: Float[Array, "inner width"]` has the axes `("inner", "width")`. An array with more axes than its

@@ -15,7 +15,8 @@ class Kronecker(AbstractConstraint):
     """
 
     templates: int | None = eqx.field(default=None, static=True)
-    """Number of templates; None: slices / 6, which gives all families templates of equal size."""
+    """Number of templates; None: slices / 6, which gives all families templates of equal size
+    where it is a whole number."""
     tile: tuple[int, int] | None = eqx.field(default=None, static=True)
     """Rows and columns of a template; None: half a slice's, rounded up."""
 

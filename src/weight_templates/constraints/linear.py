@@ -15,7 +15,8 @@ class Linear(AbstractConstraint):
     """
 
     rank: int | None = eqx.field(default=None, static=True)
-    """Shared slices; None: slices / 24, which gives all families templates of equal size."""
+    """Shared slices; None: slices / 24, which gives all families templates of equal size
+    where it is a whole number."""
 
     def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
         rank = max(1, shape.slices // 24) if self.rank is None else self.rank

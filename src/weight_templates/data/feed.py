@@ -6,6 +6,7 @@ the images: not on threads, devices or what was asked before.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import json
@@ -28,6 +29,10 @@ from .sources import CorruptImage, Source
 
 AHEAD = 2
 """Batches prepared in advance."""
+TOGETHER = 20000
+"""Images checked between two words about the progress."""
+CROPS = 0x63726F70
+"""Tells the keys of augmentation from all others that follow from the same seed."""
 Batch = dict[str, Array]
 """`image`: uint8 (batch, size, size, 3); `label`: int32 (batch,), -1 where there is none."""
 
@@ -105,7 +110,7 @@ def load(source: Source, options: DataOptions, say: Callable[[str], None]) -> Lo
     - `say`: told about the progress, and about every image that is left out.
     """
     threads = options.threads or os.cpu_count() or 1
-    count, pixels, shape, bad = len(source), None, None, {}
+    count, pixels, shape, bad = len(source), None, None, dict[int, str]()
     for index in range(count):  # the first sound image tells the size
         try:
             shape = source.image(index).shape
@@ -114,14 +119,13 @@ def load(source: Source, options: DataOptions, say: Callable[[str], None]) -> Lo
             continue
     if shape is not None and count * int(np.prod(shape)) <= options.resident_mb * 2**20:
         pixels = np.zeros((count, *shape), np.uint8)
-    memory = cache_folder() / "checked" / f"{source.fingerprint()}.json"
-    if pixels is None and memory.is_file():
-        bad = {int(index): message for index, message in json.loads(memory.read_text()).items()}
-    else:
-        uniform = _decode(source, pixels, bad, threads, say)
-        pixels = pixels if uniform else None
-        if pixels is None:
-            write_json(memory, bad)
+    stamp = f"{source.fingerprint()}-{options.resident_mb}"
+    memory = cache_folder() / "checked" / f"{stamp}.json"
+    if memory.is_file():  # written for sets that stream only
+        bad, pixels = {int(index): message for index, message in json.loads(memory.read_text()).items()}, None
+    elif not _decode(source, pixels, bad, threads, say) or pixels is None:
+        pixels = None
+        write_json(memory, bad)
     if bad:
         first = next(iter(bad.values()))
         if options.on_corrupt == "refuse":
@@ -154,9 +158,10 @@ def _decode(
                 uniform = False
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for done, _ in enumerate(pool.map(one, range(len(source)), chunksize=64), start=1):
-            if done % 20000 == 0:
-                say(f"checked {done} of {len(source)} images")
+        for start in range(0, len(source), TOGETHER):
+            if start:
+                say(f"checked {start} of {len(source)} images")
+            list(pool.map(one, range(start, min(start + TOGETHER, len(source)))))
     for index in sorted(bad):  # by index, whatever thread came first
         bad[index] = bad.pop(index)
     return uniform
@@ -174,7 +179,7 @@ class Resident:
 
     def batch(self, step: int) -> Batch:
         """The augmented batch of a step."""
-        key = jr.fold_in(jr.key(self.split.seed), step)
+        key = jr.fold_in(jr.fold_in(jr.key(self.split.seed), CROPS), step)
         made = _gather(self.pixels, self.labels, self.split.indices(step), key, self.size)
         return jax.device_put(made, self.sharding)
 
@@ -193,14 +198,16 @@ class Streamed:
     split: Split
     size: int
     threads: int
+    skip: bool
+    """What to do with an image that has gone bad since it was checked: take the next one instead, or fail."""
     sharding: jax.sharding.Sharding
 
     def batch(self, step: int) -> Batch:
-        """The augmented batch of a step; raises RunError for an image that has gone bad since it was checked."""
+        """The augmented batch of a step; raises RunError for a bad image that is not to be skipped."""
 
         def one(position: int) -> np.ndarray:
             rng = _rng(self.split.seed, 2, step * self.split.batch + position)
-            return augment_on_host(self.source.image(int(indices[position])), self.size, rng)
+            return augment_on_host(self._image(int(indices[position])), self.size, rng)
 
         indices = self.split.indices(step)
         try:
@@ -213,18 +220,35 @@ class Streamed:
         labels = np.array([self.source.label(int(i)) for i in indices], np.int32)
         return jax.device_put({"image": images, "label": labels}, self.sharding)
 
+    def _image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        try:
+            return self.source.image(index)
+        except CorruptImage:
+            if not self.skip:
+                raise
+        after = np.roll(self.split.train, -1 - int(np.searchsorted(self.split.train, index)))
+        for other in after[:100]:
+            with contextlib.suppress(CorruptImage):
+                return self.source.image(int(other))
+        raise CorruptImage(f"{self.source.path(index)} and 100 after it")
+
 
 def feed_of(loaded: Loaded, chosen: Split, size: int, options: DataOptions, sharding: jax.sharding.Sharding) -> Feed:
     """Training batches of `size` pixels, placed by `sharding`."""
     if loaded.pixels is None:
-        return Streamed(loaded.source, chosen, size, options.threads or os.cpu_count() or 1, sharding)
+        return Streamed(
+            loaded.source, chosen, size, options.threads or os.cpu_count() or 1, options.on_corrupt == "skip", sharding
+        )
     labels = jnp.array([loaded.source.label(i) for i in range(len(loaded.source))], jnp.int32)
     return Resident(jnp.asarray(loaded.pixels), labels, chosen, size, sharding)
 
 
 def held_out_views(loaded: Loaded, chosen: Split, size: int) -> UInt8[np.ndarray, "held_out size size 3"]:
     """The held-out images under the evaluation transform."""
-    images = (loaded.source.image(int(i)) if loaded.pixels is None else loaded.pixels[i] for i in chosen.held_out)
+    try:
+        images = [loaded.source.image(int(i)) if loaded.pixels is None else loaded.pixels[i] for i in chosen.held_out]
+    except CorruptImage as error:
+        raise UserError(f"an image went bad since it was checked: {error}; mend or remove it.") from None
     return np.stack([evaluation_view(image, size) for image in images])
 
 

@@ -61,14 +61,13 @@ def open_source(options: DataOptions, size: int, seed: int) -> Source:
 
     Raises UserError if there is nothing, or nothing to read, under that name.
     """
-    if options.count is not None and options.count < 1:
-        raise UserError(f"--data.count {options.count} leaves no image; give a positive number.")
+    options.check()
     if options.source == "synthetic":
         return Synthetic(size, options.count or 4096, seed)
     if options.source.startswith("hub:"):
         return _hub(options.source.removeprefix("hub:"), options.split, options.count)
-    root = Path(options.source).expanduser()
-    if not root.exists():
+    root = Path(os.path.expanduser(options.source))
+    if not os.path.exists(root):
         raise UserError(f"there is no file or folder {root}; give --data an existing path, `synthetic` or `hub:NAME`.")
     files = [root] if root.is_file() else sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
     if files:
@@ -118,11 +117,15 @@ class Encoded:
 
 def _folder(root: Path, split: str, count: int | None) -> Encoded:
     top = root / split if (root / split).is_dir() else root
+    if top == root and (split != "train" or any((root / other).is_dir() for other in ("val", "test"))):
+        raise UserError(
+            f"{root} has no folder {split!r}; choose --data.split among its folders, or name one as --data."
+        )
     files = sorted(
         Path(folder) / file
         for folder, _, names in os.walk(top, followlinks=True)
         for file in names
-        if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
+        if file.lower().endswith(EXTENSIONS) and not file.startswith(".") and os.path.isfile(os.path.join(folder, file))
     )
     if not files:
         raise UserError(f"{top} holds no images and no Parquet files; give --data a folder that does.")
@@ -138,7 +141,9 @@ def _parquet(root: Path, files: list[Path], split: str, count: int | None) -> En
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    chosen = [f for f in files if f.name.split("-")[0].split(".")[0] == split] if len(files) > 1 else files
+    chosen = [f for f in files if f.name.split("-")[0].split(".")[0] == split]
+    if split == "train" and len(files) == 1:
+        chosen = files  # whatever it is called
     if not chosen:
         splits = sorted({f.name.split("-")[0].split(".")[0] for f in files})
         raise UserError(f"{root} has no split {split!r}; choose --data.split among {', '.join(splits)}.")
@@ -183,11 +188,9 @@ def _hub(name: str, split: str, count: int | None) -> Encoded:
         loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # the hub's client raises many kinds: no network, no such data set, gated, …
         raise UserError(
-            f"cannot load {name!r} from the hub ({str(error).splitlines()[0]}); check name and network."
+            f"cannot load {name!r} from the hub ({' '.join(str(error).split())[:300]}); check name and network."
         ) from None
     table, schema = loaded.data.table, loaded.data.table.schema
-    if loaded._indices is not None:
-        table = loaded.flatten_indices().data.table
     image, label = _columns(Path(name), schema)
     feature = loaded.features.get(label) if label else None
     return _rows(
@@ -239,16 +242,19 @@ def _rows(
     if not table.num_rows:
         raise UserError(f"{where} holds no rows; give --data a set with images.")
     rows = _spread(range(table.num_rows), count)
-    content = [chunk.field("bytes") for chunk in table[image].chunks]
+    content = table[image].chunks
     starts = np.cumsum([0] + [len(c) for c in content])
     paths = _paths(table[image], where)
 
     def read(index: int) -> bytes | None:
         row = rows[index]
         chunk = int(np.searchsorted(starts, row, side="right")) - 1
-        return content[chunk][row - int(starts[chunk])].as_py()
+        cell = content[chunk][row - int(starts[chunk])].as_py()
+        if cell is None or cell["bytes"] is not None or not cell.get("path"):
+            return cell and cell["bytes"]
+        return Path(cell["path"]).read_bytes()  # `datasets` keeps the paths of local files
 
-    labels = None if label is None else table[label].to_numpy()[np.asarray(rows)]
+    labels = None if label is None else table[label].fill_null(-1).to_numpy()[np.asarray(rows)]
     if labels is not None and not names:
         names = tuple(str(i) for i in range(int(labels.max()) + 1))
     return Encoded(name, [paths[r] for r in rows], read, labels, names, f"{stamp}-{count}")

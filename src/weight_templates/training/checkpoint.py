@@ -40,18 +40,24 @@ class Checkpoints:
             self._writing = None
 
     def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-        """The newest sound state, in the shape of `like`, and what was saved about it; None if there is none.
+        """The newest sound state, in the shape of `like`, and what was saved about it; None if none was ever saved.
 
-        Raises UserError if the newest sound file holds other tensors than `like`.
+        Raises UserError if no file is sound, or the newest sound one holds other tensors than `like`.
         """
+        damaged = []
         for path in reversed(self._numbered()):
             try:
-                arrays, about = read_safetensors(path, remedy="")
-            except UserError:
-                continue  # the one before it is there for this
+                arrays, about = read_safetensors(path, remedy="say --run.overwrite to start anew")
+            except UserError as error:
+                damaged.append((path, error))  # the one before it is there for this
+                continue
+            for newer, _ in damaged:  # so that it does not count among those to keep
+                newer.unlink()
             if difference := trees.mismatch(like, arrays):
                 raise UserError(f"{path} is of another model: {difference}; say --run.overwrite to start anew.")
             return trees.with_arrays(like, {name: jnp.asarray(a) for name, a in arrays.items()}), about
+        if damaged:
+            raise damaged[0][1]
         return None
 
     def _numbered(self) -> list[Path]:

@@ -1,5 +1,5 @@
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ def fit(
     start: int,
     stop: int,
     key: PRNGKeyArray,
-    every: Iterable[tuple[int, Callable[[int, State], State | None]]] = (),
+    every: Sequence[tuple[int, Callable[[int, State], State | None]]] = (),
 ) -> State:
     """The one training loop: steps `start` … `stop - 1`.
 
@@ -33,7 +33,8 @@ def fit(
         state = step(state, batch, key)
         for n, hook in every:
             if done % n == 0 or done == stop:
-                state = hook(done, state) or state
+                changed = hook(done, state)
+                state = state if changed is None else changed
     return state
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -18,7 +19,7 @@ import jax
 
 from ..config import RunOptions, digest
 from ..errors import UserError
-from ..files import write_json
+from ..files import write_bytes, write_json
 from .checkpoint import Checkpoints
 
 
@@ -61,21 +62,29 @@ class Run:
         except OSError as error:
             raise UserError(f"cannot write to {self.path} ({error.strerror}); choose another --run.root.") from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self.options.logger != "none":
-                self._loggers.append(_logger(self.options.logger, self.path, self.config))
-        except OSError:
-            self._lock.close()
-            raise UserError(f"another process is running in {self.path}; wait for it, or stop it.") from None
-        except UserError:
+            self._claim()
+        except BaseException:
             self._lock.close()
             raise
+        return self
+
+    def _claim(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is running in {self.path}; wait for it, or stop it.") from None
+        self._check()  # again: it may have become another run's since
+        if self.options.logger != "none":
+            check_logger(self.options.logger)
         if self.options.overwrite:
             for name in CONTENT:
                 entry = self.path / name
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+        for litter in self.path.rglob(".*.tmp"):  # of writes that were killed
+            litter.unlink()
         write_json(self.path / "config.json", self.config)
-        return self
+        if self.options.logger != "none":
+            self._loggers.append(_logger(self.options.logger, self.path, self.config))
 
     def __exit__(self, *_: object) -> None:
         self.checkpoints.wait()
@@ -110,9 +119,7 @@ class Run:
             path = self.path / name
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            temporary = path.with_name(f".{name}.tmp")
-            temporary.write_text("".join(kept))
-            os.replace(temporary, path)
+            write_bytes(path, "".join(kept).encode())
         starts = self.path / "environment.json"
         before = json.loads(starts.read_text()) if starts.exists() else []
         write_json(starts, [*before, {"step": step, **environment()}])
@@ -136,19 +143,20 @@ class Run:
         write_json(self.path / "summary.json", values)
 
 
-CONTENT = {
-    "bank.safetensors",
-    "checkpoints",
-    "config.json",
-    "environment.json",
-    "loss.png",
-    "metrics.jsonl",
-    "reconstructions.png",
+CONTENT = (
     "summary.json",
+    "checkpoints",
+    "bank.safetensors",
+    "loss.png",
+    "reconstructions.png",
     "tensorboard",
     "timing.jsonl",
-}
-"""What a run writes, and `--run.overwrite` deletes; nothing else is ever deleted."""
+    "metrics.jsonl",
+    "environment.json",
+    "config.json",
+)
+"""What a run writes, and `--run.overwrite` deletes, in this order, so that it may be killed meanwhile; nothing else is
+ever deleted."""
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -191,26 +199,30 @@ def _difference(before: Any, after: Any, name: str = "") -> str:
     return f"{name} was {before}, now {after}"
 
 
+def check_logger(kind: str) -> None:
+    """Raises UserError if the package of a logger is not installed."""
+    module = {"tensorboard": "tensorboardX", "wandb": "wandb"}[kind]
+    if importlib.util.find_spec(module) is None:
+        raise UserError(f"--run.logger {kind} needs {module}; install it with `pip install -e '.[track]'`.")
+
+
 def _logger(kind: str, path: Path, config: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
-    try:
-        if kind == "tensorboard":
-            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports] - an extra
+    if kind == "tensorboard":
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports] - an extra
 
-            writer = SummaryWriter(str(path / "tensorboard"))
+        writer = SummaryWriter(str(path / "tensorboard"))
 
-            def write(values: dict[str, Any]) -> None:
-                for name, value in values.items():
-                    if name != "step":
-                        writer.add_scalar(name, value, values["step"])
-                writer.flush()
+        def write(values: dict[str, Any]) -> None:
+            for name, value in values.items():
+                if name != "step":
+                    writer.add_scalar(name, value, values["step"])
+            writer.flush()
 
-            return write
-        import wandb  # pyright: ignore[reportMissingImports] - an extra
-    except ImportError:
-        raise UserError(
-            f"--run.logger {kind} needs another package; install it with `pip install -e '.[track]'`."
-        ) from None
-    run = wandb.init(project="weight-templates", name=path.name, id=path.name, resume="allow", dir=path, config=config)
+        return write
+    import wandb  # pyright: ignore[reportMissingImports] - an extra
+
+    own = f"{path.name}-{digest({'path': str(path.resolve())})}"
+    run = wandb.init(project="weight-templates", name=path.name, id=own, resume="allow", dir=path, config=config)
     return lambda values: run.log({k: v for k, v in values.items() if k != "step"}, step=values["step"])
 
 

@@ -22,6 +22,13 @@ class TrainState(eqx.Module):
     """Exponential moving average of `trained`, if asked for."""
     tally: Float[Array, ""]
     """Sum of the losses since the last record."""
+    tallied: Int[Array, ""]
+    """How many losses that is."""
+
+    def recounted(self) -> "TrainState":
+        """The same state with an empty tally."""
+        empty = (jnp.zeros_like(self.tally), jnp.zeros_like(self.tallied))
+        return eqx.tree_at(lambda s: (s.tally, s.tallied), self, empty)
 
     @property
     def model(self) -> PyTree:
@@ -44,9 +51,8 @@ def init_state(model: PyTree, trainable: PyTree, optimizer: optax.GradientTransf
     """
     trained, frozen = eqx.partition(model, trainable)
     average = jax.tree.map(jnp.copy, trained) if ema else None  # a copy, since the step donates its buffers
-    return TrainState(
-        jnp.array(0, jnp.int32), trained, frozen, optimizer.init(trained), average, jnp.zeros((), jnp.float32)
-    )
+    step, tallied = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    return TrainState(step, trained, frozen, optimizer.init(trained), average, jnp.zeros((), jnp.float32), tallied)
 
 
 def make_step(
@@ -98,8 +104,7 @@ def make_step(
         average = state.average
         if average is not None and ema is not None:
             average = optax.incremental_update(trained, average, 1 - ema)
-        return TrainState(
-            state.step + 1, trained, state.frozen, moments, average, state.tally + value.astype(jnp.float32)
-        )
+        tally = state.tally + value.astype(jnp.float32)
+        return TrainState(state.step + 1, trained, state.frozen, moments, average, tally, state.tallied + 1)
 
     return jax.jit(step, donate_argnums=0)
