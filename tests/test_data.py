@@ -193,6 +193,40 @@ def test_an_image_that_goes_bad_fails_the_run_by_path(tmp_path, rng):
         feed(loaded).batch(0)
 
 
+def test_an_image_that_goes_bad_is_replaced_if_so_chosen(tmp_path, rng):
+    """The next sound image stands in, the same one every time, and all other images stay where they were."""
+    image_folder(tmp_path, rng)
+    loaded = opened(tmp_path, resident_mb=0, on_corrupt="skip")
+    options = DataOptions(str(tmp_path), on_corrupt="skip")
+    chosen = data.split(loaded.good, 8, 0)
+    stream = data.feed_of(loaded, chosen, 16, options, SingleDeviceSharding(jax.devices()[0]))
+    before = stream.batch(0)["image"]
+    bad = 3
+    (tmp_path / loaded.source.path(int(chosen.indices(0)[bad]))).write_bytes(b"gone")
+    after, again = (stream.batch(0)["image"] for _ in range(2))
+    np.testing.assert_array_equal(after, again)
+    changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert changed == [i == bad for i in range(8)]
+
+
+def test_a_split_that_is_not_there_is_refused(tmp_path, rng):
+    image_folder(tmp_path, rng)
+    with pytest.raises(wt.UserError, match="no folder 'valid'"):
+        data.open_source(DataOptions(str(tmp_path), split="valid"), 16, 0)
+    one = parquet(tmp_path / "test-0.parquet", [jpeg(rng)])
+    assert len(data.open_source(DataOptions(str(one)), 16, 0)) == 1
+    with pytest.raises(wt.UserError, match="no split 'val'"):
+        data.open_source(DataOptions(str(one), split="val"), 16, 0)
+
+
+def test_augmentation_shares_no_key_with_training():
+    """The keys of the first steps' crops are not those that initialisation, training and masks start from."""
+    from weight_templates.data.feed import CROPS
+
+    crops = [jr.key_data(jr.fold_in(jr.fold_in(jr.key(0), CROPS), step)).tolist() for step in range(3)]
+    assert not any(jr.key_data(k).tolist() in crops for k in [*jr.split(jr.key(0), 3), jr.key(0)])
+
+
 # Augmentation
 
 

@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_fails_with_code_one(tmp_path, capsys):
     heard = capsys.readouterr().err.splitlines()[-1]
     assert heard.startswith("failed: the loss is")
     assert "--optim.base-lr" in heard
-    assert list(tmp_path.glob("pretrain/*/checkpoints/0*.safetensors"))
+    assert not list(tmp_path.glob("pretrain/*/checkpoints/*"))  # its only states were not finite
 
 
 def refused(capsys, *words):
@@ -193,6 +193,9 @@ def refused(capsys, *words):
         (["--optim.betas", "0.9", "1.5"], ["1.5"]),
         (["--optim.weight-decay=-1"], ["negative"]),
         (["--seed=-1"], ["--seed -1"]),
+        (["--data.threads=0"], ["--data.threads 0"]),
+        (["--decoder.mask-ratio=nan"], ["nan", "between 0 and 1"]),
+        (["--data=~nobody-of-that-name/images"], ["nobody-of-that-name"]),
         (["--run.devices=7"], ["7", "this host has 2"]),
         (["--run.log-every=0"], ["--run.log-every"]),
         (["--data=hub:nobody/nothing"], ["hub"]),
@@ -235,7 +238,8 @@ def test_images_that_changed_under_a_run_are_noticed(tmp_path, rng, capsys):
     pretrain.main(configured(tmp_path, *words))
     (tmp_path / "run" / "summary.json").unlink()
     (folder / "train" / "cat" / "new.jpg").write_bytes((folder / "train" / "cat" / "0.jpg").read_bytes())
-    assert "images have changed" in refused(capsys, *words, "--optim.steps=6")
+    sentence = refused(capsys, *words, "--optim.steps=6")
+    assert "began on 40 images of images, now there are 41" in sentence
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     content[-100] ^= 1
     (tmp_path / "000000002.safetensors").write_bytes(content)
     assert checkpoints.restore(state)[1]["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["000000001.safetensors"]  # the damaged one would count as kept
+    (tmp_path / "000000001.safetensors").write_bytes(b"nothing")
+    with pytest.raises(wt.UserError, match="corrupt"):
+        checkpoints.restore(state)
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
