@@ -199,6 +199,13 @@ def test_both_orders_expand_to_the_same(key):
         np.testing.assert_allclose(tucker.expand(factors, shape), reference("tucker", factors, shape), atol=2e-6)
 
 
+def test_tucker_starts_from_orthogonal_widths(key):
+    factors = wt.Tucker().init(SHAPE, key=key)
+    for name, size in (("row", SHAPE.rows), ("col", SHAPE.cols)):
+        gram = np.asarray(factors.scalers[name].T @ factors.scalers[name])
+        np.testing.assert_allclose(gram, 2 * np.eye(size // 2), atol=1e-5)  # columns of norm² size / rank
+
+
 @pytest.mark.parametrize(
     ("constraint", "says"),
     [

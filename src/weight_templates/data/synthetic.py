@@ -91,11 +91,11 @@ class Synthetic:
 def _texture(rng: np.random.Generator, x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"]) -> np.ndarray:
     dark, light = rng.uniform(0.05, 0.95, (2, 3))
     waves = np.zeros_like(x)
-    for frequency in rng.uniform(1, 9, 3):
+    for frequency in rng.uniform(0.5, 4, 3):
         angle, phase = rng.uniform(0, 2 * np.pi, 2)
         waves += np.sin(2 * np.pi * frequency * (np.cos(angle) * x + np.sin(angle) * y) + phase) / frequency**0.5
     blend = (0.5 + 0.5 * np.tanh(waves))[..., None]
-    return dark + (light - dark) * blend + rng.normal(0, 0.02, (*x.shape, 3))
+    return dark + (light - dark) * blend + rng.normal(0, 0.01, (*x.shape, 3))
 
 
 def _inside(kind: str, u: Float[np.ndarray, "h w"], v: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
