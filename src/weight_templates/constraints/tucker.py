@@ -26,8 +26,9 @@ class Tucker(AbstractConstraint):
         gkey, *keys = jr.split(key, 4)
         core = weight_variance(shape) ** 0.5 * jr.normal(gkey, ranks)
         scalers = {
-            name: rank**-0.5 * jr.normal(k, (size, rank))  # rows of unit expected norm
-            for name, k, size, rank in zip(("slice", "row", "col"), keys, shape, ranks, strict=True)
+            "slice": ranks[0] ** -0.5 * jr.normal(keys[0], (shape.slices, ranks[0])),
+            "row": _orthogonal(keys[1], shape.rows, ranks[1]),
+            "col": _orthogonal(keys[2], shape.cols, ranks[2]),
         }
         return Factors({"core": core}, scalers)
 
@@ -59,6 +60,15 @@ def cheapest_order(ranks: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int,
         return total
 
     return min(itertools.permutations(range(len(ranks))), key=cost)
+
+
+def _orthogonal(key: PRNGKeyArray, size: int, rank: int) -> Float[Array, "size rank"]:
+    """Orthogonal columns, rows of unit norm on average.
+
+    The paper is silent on initialisation. Gaussian U and V, of the same variance, are ill-conditioned, and since every
+    slice goes through both of them, pre-training stalled on an early plateau.
+    """
+    return (size / rank) ** 0.5 * jnp.linalg.qr(jr.normal(key, (size, rank)))[0]
 
 
 def _mode_product(
