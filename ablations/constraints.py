@@ -87,7 +87,8 @@ def section(source: str, runs: dict[Family, Path], config: Config) -> str:
     batch = shown.optim.batch
     timing = compare({f: our_step(f, shown.model, shown.decoder, batch) for f in FAMILIES}, "none", config.rounds)
     summary = {f: json.loads((run / "summary.json").read_text()) for f, run in runs.items()}
-    start = json.loads((runs["none"] / "environment.json").read_text())[0]
+    starts = [json.loads((run / "environment.json").read_text())[0] for run in runs.values()]
+    commits = {s["commit"][:8] + (" with uncommitted changes" if s["dirty"] else "") for s in starts if s["commit"]}
     about = json.loads((runs["none"] / "config.json").read_text())
     heads = [int(h) for h in summary["none"]["held_out_loss"]]
     name = Path(_public(source).split(":")[0]).name
@@ -96,8 +97,8 @@ def section(source: str, runs: dict[Family, Path], config: Config) -> str:
         "",
         f"{about['optim']['epochs']} epochs, {summary['none']['steps']} steps of {batch} images of {shown.model.image} px; "
         f"{shown.model.depth} layers, {shown.model.heads} heads of {shown.model.head_dim} channels, patch "
-        f"{shown.model.patch}; one seed. Trained at commit {str(start['commit'])[:8]}"
-        f"{' with uncommitted changes' if start['dirty'] else ''} on {start['device']} with {start['cores']} cores.",
+        f"{shown.model.patch}; one seed. Trained at {', '.join(sorted(commits))} on {starts[0]['device']} "
+        f"with {starts[0]['cores']} cores.",
         "",
         "| family | training loss | "
         + " | ".join(f"held out, {h} heads" for h in heads)
