@@ -13,6 +13,7 @@ pre-training. See `benchmarks/README.md` for what the numbers mean.
 import dataclasses
 import os
 import platform
+import sys
 from typing import Literal
 
 from weight_templates import cli
@@ -61,8 +62,8 @@ def main(config: Config) -> None:
 
     vit, decoder = SIZES[config.preset]
     print(
-        f"# A step of pre-training, against PyTorch\n\nMade by `python benchmarks/pretrain_step.py` ({config.rounds} turns; "
-        f"see that file and `benchmarks/README.md`): {vit.depth} layers of width {vit.channels}, {vit.heads} heads, "
+        f"# A step of pre-training, against PyTorch\n\nMade by `python {' '.join(sys.argv)}` "
+        f"(see that file and `benchmarks/README.md`): {vit.depth} layers of width {vit.channels}, {vit.heads} heads, "
         f"{vit.image} px in patches of {vit.patch}, decoder {decoder.depth} x {decoder.width}. JAX {jax.__version__}, PyTorch "
         f"{torch.__version__}, {os.cpu_count()} cores, {platform.machine()}.\n"
     )
