@@ -84,9 +84,14 @@ def prefix_mask(array: Array, names: tuple[str, ...], sizes: dict[str, Any]) -> 
     """`array` with zeros beyond the first `sizes[name]` entries along every axis that `sizes` names; may be traced."""
     for axis, name in enumerate(names):
         if name in sizes:
-            kept = jnp.arange(array.shape[axis]) < sizes[name]
-            array = jnp.where(kept.reshape((-1,) + (1,) * (array.ndim - axis - 1)), array, 0)
+            array = first(array, sizes[name], axis)
     return array
+
+
+def first(array: Array, count: Any, axis: int) -> Array:
+    """`array` with zeros beyond the first `count` entries along `axis`; `count` may be traced."""
+    kept = jnp.arange(array.shape[axis]) < count
+    return jnp.where(jnp.expand_dims(kept, [a for a in range(array.ndim) if a != axis % array.ndim]), array, 0)
 
 
 def _is_arraylike(x: Any) -> bool:

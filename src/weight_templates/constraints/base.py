@@ -18,7 +18,6 @@ import abc
 from typing import NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -67,12 +66,6 @@ class AbstractConstraint(eqx.Module):
 def weight_variance(shape: Shape) -> float:
     """Variance that weights start with (Glorot & Bengio, 2010): 1/D for D x D slices."""
     return 2 / (shape.rows + shape.cols)
-
-
-def first(array: Float[Array, "..."], count: Count, axis: int) -> Float[Array, "..."]:
-    """`array` with zeros beyond the first `count` entries along `axis`."""
-    kept = jnp.arange(array.shape[axis]) < count
-    return jnp.where(jnp.expand_dims(kept, [a for a in range(array.ndim) if a != axis % array.ndim]), array, 0)
 
 
 def check_rank(flag: str, rank: int, limit: int, what: str) -> None:

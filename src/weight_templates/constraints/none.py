@@ -2,7 +2,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .base import AbstractConstraint, Count, Factors, Shape, first, weight_variance
+from ..trees import first
+from .base import AbstractConstraint, Count, Factors, Shape, weight_variance
 
 
 class Unconstrained(AbstractConstraint):

@@ -3,7 +3,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .base import AbstractConstraint, Count, Factors, Shape, check_rank, first, weight_variance
+from ..trees import first
+from .base import AbstractConstraint, Count, Factors, Shape, check_rank, weight_variance
 
 
 class Svd(AbstractConstraint):
