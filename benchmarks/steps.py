@@ -1,4 +1,4 @@
-"""A pre-training step of ours, ready to be timed."""
+"""Steps of ours, ready to be timed."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import PyTree
 
-from weight_templates import bank, scaling, training
+from weight_templates import bank, inherit, scaling, training
 from weight_templates.config import DecoderConfig, Family, OptimOptions, ScalingOptions, Scope, ViTConfig
 from weight_templates.constraints import FAMILIES
 from weight_templates.layouts import LAYOUTS
+from weight_templates.models import MAE
 from weight_templates.tasks import masked
 
 
@@ -24,17 +26,30 @@ def our_step(
     precision: str = "float32",
 ) -> Callable[[], None]:
     """A function that takes one step of pre-training on random images and waits for it."""
-    constraint, layout = FAMILIES[family](), LAYOUTS["unified"]()
+    model = _model(family, vit, decoder)
+    return _step(model, masked.trainable(model), family, batch, scope, precision)
+
+
+def adaptation_step(
+    family: Family, vit: ViTConfig, decoder: DecoderConfig, batch: int, depth: int, heads: int
+) -> Callable[[], None]:
+    """A function that takes one step of adaptation to another size, and waits for it."""
+    model = inherit.adaptable(bank.Bank(_model(family, vit, decoder), family, {}), depth, heads)
+    return _step(model, inherit.scalers_of(model), family, batch, "off", "float32")
+
+
+def _model(family: Family, vit: ViTConfig, decoder: DecoderConfig) -> MAE:
+    return eqx.filter_jit(bank.build)(vit, decoder, FAMILIES[family](), LAYOUTS["unified"](), key=jr.key(0))
+
+
+def _step(
+    model: MAE, trainable: PyTree, family: Family, batch: int, scope: Scope | None, precision: str
+) -> Callable[[], None]:
+    vit = model.encoder.config
     optimizer = training.adamw(OptimOptions(), training.cosine(OptimOptions(), 1000))
     prepare = scaling.preparation(ScalingOptions(scope), vit, family, precision)
-
-    @eqx.filter_jit
-    def initial(key):
-        model = bank.build(vit, decoder, constraint, layout, key=key)
-        return training.init_state(model, masked.trainable(model), optimizer, ema=False)
-
     step = training.make_step(prepare, masked.loss, optimizer)
-    state = initial(jr.key(0))
+    state = eqx.filter_jit(lambda m: training.init_state(m, trainable, optimizer, ema=False))(model)
     images = jr.randint(jr.key(1), (batch, vit.image, vit.image, 3), 0, 256).astype(jnp.uint8)
     data = {"image": images, "label": jnp.zeros(batch, jnp.int32)}
 

@@ -11,8 +11,9 @@ The same command goes on where it was stopped or killed.
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from weight_templates import cli
 from weight_templates.config import (
@@ -23,9 +24,9 @@ from weight_templates.config import (
     RunOptions,
     ScalingOptions,
     ViTConfig,
+    check_seed,
     to_json,
 )
-from weight_templates.errors import RunError, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,49 +78,80 @@ def main(config: Config) -> Path:
     config.decoder.check(config.model)
     config.scaling.check(config.model)
     config.optim.check()
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"--seed {config.seed} is not in [0, 2³²).")
+    check_seed(config.seed)
 
     # JAX from here on: the command line is parsed, and what can be refused without it is refused.
     import equinox as eqx
-    import jax
-    import jax.numpy as jnp
     import jax.random as jr
 
-    from weight_templates import bank, data, pictures, scaling, training, trees
-    from weight_templates.constrained import Widths, materialize
+    from weight_templates import bank, training
     from weight_templates.constraints import constraint_of
     from weight_templates.layouts import LAYOUTS
-    from weight_templates.tasks import masked
 
     constraint, layout = constraint_of(config.constraint), LAYOUTS[config.layout]()
-    family, heads = config.constraint.family, config.model.heads
     build = eqx.Partial(bank.build, config.model, config.decoder, constraint, layout)
     eqx.filter_eval_shape(build, key=jr.key(0))  # ranks that do not fit are refused here
+    family = config.constraint.family
     name = f"{family}-{Path(config.data.source).name}-{config.preset}"
     run = training.Run("pretrain", name, to_json(config), config.run)
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return run.path / "bank.safetensors"
+    run.finish(
+        **learn(config, run, eqx.filter_jit(build), lambda m, about: bank.Bank(m, family, about), config.scaling)
+    )
+    cli.say(
+        f"next             python experiments/reconstruct.py {run.path / 'bank.safetensors'} "
+        f"--data {config.data.source}"
+    )
+    return run.path / "bank.safetensors"
 
-    loaded = data.load(data.open_source(config.data, config.model.image, config.seed), config.data, cli.say)
-    chosen = data.split(loaded.good, config.optim.batch, config.seed)
-    mesh = training.data_mesh(config.run.devices, config.optim.batch, config.optim.microbatches)
-    feed = data.feed_of(loaded, chosen, config.model.image, config.data, training.share(mesh))
-    views = jnp.asarray(data.held_out_views(loaded, chosen, config.model.image))
-    steps = config.optim.steps or config.optim.epochs * chosen.steps_per_epoch
+
+def learn(
+    config: Any,
+    run: Any,
+    initial: Callable[..., Any],
+    bank_of: Callable[[Any, dict[str, Any]], Any],
+    scaled: ScalingOptions,
+    trainable: Callable[[Any], Any] | None = None,
+) -> dict[str, Any]:
+    """Trains a constrained auto-encoder, and leaves its bank and pictures in the run's directory.
+
+    **Arguments:**
+
+    - `config`: has `data`, `optim`, `precision`, `seed` and `run`, as `Config` has.
+    - `initial`: from a `key` to the auto-encoder before training.
+    - `bank_of`: from the trained auto-encoder, and a note on data and steps, to its bank.
+    - `scaled`: the stochastic scaling.
+    - `trainable`: from the auto-encoder to a tree of booleans, True at the leaves to train; default all.
+
+    **Returns:** the summary: steps, losses at several widths, sizes. Raises what `training.train` raises.
+    """
+    import equinox as eqx
+    import jax.numpy as jnp
+    import jax.random as jr
+
+    from weight_templates import bank, data, pictures, scaling, training, trees
+    from weight_templates.constrained import Widths, materialize
+    from weight_templates.tasks import masked
 
     init_key, train_key, mask_key = jr.split(jr.key(config.seed), 3)
-    schedule = training.cosine(config.optim, steps)
-    optimizer = training.adamw(config.optim, schedule)
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    optim = config.optim
+    model = initial(key=init_key)
+    vit, family = model.encoder.config, bank_of(model, {}).family
+    loaded = data.load(data.open_source(config.data, vit.image, config.seed), config.data, cli.say)
+    chosen = data.split(loaded.good, optim.batch, config.seed)
+    mesh = training.data_mesh(config.run.devices, optim.batch, optim.microbatches)
+    feed = data.feed_of(loaded, chosen, vit.image, config.data, training.share(mesh))
+    views = jnp.asarray(data.held_out_views(loaded, chosen, vit.image))
+    steps = optim.steps or optim.epochs * chosen.steps_per_epoch
+    schedule = training.cosine(optim, steps)
+    optimizer = training.adamw(optim, schedule)
+    precision = training.precision_of(config.precision)
 
     @eqx.filter_jit
-    def initial(key):
-        model = build(key=key)
-        return training.init_state(model, masked.trainable(model), optimizer, config.optim.ema is not None)
+    def start(model):
+        return training.init_state(model, (trainable or masked.trainable)(model), optimizer, optim.ema is not None)
 
     @eqx.filter_jit
     def evaluate(params, views, heads):
@@ -129,91 +161,48 @@ def main(config: Config) -> Path:
     def held_out_loss(state, heads):
         return float(evaluate(state.result, views, jnp.array(heads)))
 
+    def judge(state):
+        loss = held_out_loss(state, vit.heads)
+        return loss, {"held_out_loss": loss}
+
     step = training.make_step(
-        scaling.preparation(config.scaling, config.model, family, precision),
+        scaling.preparation(scaled, vit, family, precision),
         masked.loss,
         optimizer,
-        microbatches=config.optim.microbatches,
-        ema=config.optim.ema,
+        microbatches=optim.microbatches,
+        ema=optim.ema,
     )
-    identity = f"{len(loaded.good)} images of {loaded.source.name}"
-
-    with run, training.Interrupt() as interrupt:
-        state, start, best = initial(init_key), 0, float("inf")
-        if (saved := run.checkpoints.restore(state)) is not None:
-            state, about = saved
-            start, best = about["step"], about["best"]
-            if about["data"] != identity:
-                raise UserError(
-                    f"{run.path} began on {about['data']}, now there are {identity}; say --run.overwrite to start anew."
-                )
-            cli.say(f"going on from step {start} of {steps} in {run.path}")
-        else:
-            cli.say(f"pre-training under {family!r} for {steps} steps in {run.path}")
-        state = training.replicate(state, mesh)
-        run.begin(start)
-        watch = training.Stopwatch(start, steps, config.optim.batch)
-
-        def finite(loss, done):
-            """A state is saved only if its losses are finite, so a checkpoint is always sound."""
-            if not loss < float("inf"):
-                raise RunError(
-                    f"the loss is {loss} at step {done}; lower --optim.base-lr, or say --precision float32. "
-                    f"Checkpoints in {run.checkpoints.folder} are from before that."
-                )
-            return loss
-
-        def record(done, state):
-            loss = finite(float(state.tally) / int(state.tallied), done)
-            epoch = done / chosen.steps_per_epoch
-            run.record(step=done, epoch=epoch, loss=loss, learning_rate=jnp.asarray(schedule(done - 1)).item())
-            run.time(step=done, images_per_second=watch.lap(done, loss))
-            return state.recounted()
-
-        def save(done, state):
-            nonlocal best
-            finite(float(state.tally), done)
-            loss = finite(held_out_loss(state, heads), done)
-            run.record(step=done, held_out_loss=loss)
-            better, best = loss < best, min(loss, best)
-            run.checkpoints.save(done, state, {"best": best, "data": identity}, best=better)
-
-        def heed(done, state):
-            if interrupt.asked is not None:
-                finite(float(state.tally), done)
-                run.checkpoints.save(done, state, {"best": best, "data": identity})
-                run.checkpoints.wait()
-                cli.say(f"\nstopped at step {done}, saved; the same command, less --run.overwrite, goes on from there.")
-                raise SystemExit(128 + interrupt.asked)
-
-        every = [(config.run.log_every, record), (config.run.save_every, save), (1, heed)]
-        state = training.fit(
-            state, step, data.ahead(feed, start, steps), start=start, stop=steps, key=train_key, every=every
+    with run:
+        state = training.train(
+            run,
+            training.Plan(steps, chosen.steps_per_epoch, optim.batch, evaluate_every=config.run.save_every),
+            start(model),
+            step,
+            lambda done: data.ahead(feed, done, steps),
+            judge,
+            schedule=schedule,
+            identity=f"{len(loaded.good)} images of {loaded.source.name}",
+            mesh=mesh,
+            key=train_key,
         )
-        run.checkpoints.wait()
-
-        made = bank.Bank(
-            state.result, family, {"data": loaded.source.name, "images": len(chosen.train), "steps": steps}
-        )
+        about = {"data": loaded.source.name, "images": len(chosen.train), "steps": steps, "batch": optim.batch}
+        made = bank_of(state.result, about)
         bank.save_bank(run.path / "bank.safetensors", made)
         metrics = training.read_metrics(run.path)
         pictures.loss_curve(metrics, run.path / "loss.png", f"{family} on {loaded.source.name}")
-        shown = pictures.widths_to_show(heads)
-        pictures.reconstruction_grid(state.result, views[:6], shown, run.path / "reconstructions.png", key=mask_key)
-        run.finish(
-            steps=steps,
-            loss=[line["loss"] for line in metrics if "loss" in line][-1],
-            held_out_loss={n: held_out_loss(state, n) for n in shown},
-            sizes=made.sizes,
+        shown = pictures.widths_to_show(vit.heads)
+        pictures.reconstruction_grid(made.model, views[:6], shown, run.path / "reconstructions.png", key=mask_key)
+        cli.say(
+            f"bank             {run.path / 'bank.safetensors'}\n"
+            f"loss curve       {run.path / 'loss.png'}\n"
+            f"reconstructions  {run.path / 'reconstructions.png'}"
         )
-    cli.say(
-        f"bank             {run.path / 'bank.safetensors'}\n"
-        f"loss curve       {run.path / 'loss.png'}\n"
-        f"reconstructions  {run.path / 'reconstructions.png'}\n"
-        f"next             python experiments/reconstruct.py {run.path / 'bank.safetensors'} "
-        f"--data {config.data.source} --heads {' '.join(str(n) for n in shown)}"
-    )
-    return run.path / "bank.safetensors"
+        return {
+            "steps": steps,
+            "loss": [line["loss"] for line in metrics if "loss" in line][-1],
+            "held_out_loss": {n: held_out_loss(state, n) for n in shown},
+            "sizes": made.sizes,
+        }
 
 
 if __name__ == "__main__":

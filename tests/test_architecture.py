@@ -26,11 +26,13 @@ MAY_IMPORT = {
     "constrained": BASE | {"constraints", "layouts", "models", "nn"},
     "scaling": BASE | {"constrained"},
     "bank": BASE | {"constrained", "constraints", "layouts", "models"},
-    "inherit": BASE | {"bank", "constrained", "models"},
+    "inherit": BASE | {"bank", "constrained", "constraints", "layouts", "models", "tasks"},
+    "naming": BASE | {"models"},
+    "convert": BASE | {"data", "models", "naming", "nn"},
     "counting": BASE | {"layouts", "models"},
     "data": BASE,
-    "tasks": BASE | {"data", "models"},
-    "training": BASE,
+    "tasks": BASE | {"data", "models", "nn"},
+    "training": BASE | {"cli"},
     "pictures": BASE | {"constrained", "data", "models", "tasks"},
 }
 
@@ -84,7 +86,8 @@ def test_public_functions_are_documented():
 def test_nothing_is_loaded_through_pickle():
     for folder in (PACKAGE, ROOT / "experiments", ROOT / "ablations", ROOT / "benchmarks"):
         for path in folder.rglob("*.py"):
-            assert not re.search(r"import pickle|allow_pickle=True|torch\.load", path.read_text()), path
+            text = re.sub(r"torch\.load\([^()]*\bweights_only=True\)", "", path.read_text())
+            assert not re.search(r"import pickle|allow_pickle=True|torch\.load", text), path
 
 
 def test_ci_runs_the_tests_of_the_readme():

@@ -29,7 +29,7 @@ def reference(family, factors, shape):
     t = {k: np.asarray(v, np.float64) for k, v in factors.template.items()}
     s = {k: np.asarray(v, np.float64) for k, v in factors.scalers.items()}
     if family == "none":
-        return s["weight"]
+        return s["slice"]
     if family == "linear":
         weight = np.zeros(shape)
         for i in range(shape.slices):
@@ -39,14 +39,14 @@ def reference(family, factors, shape):
     if family == "kronecker":
         return np.stack(
             [
-                sum(np.kron(s["tile"][i, :, :, k], t["tiles"][k]) for k in range(len(t["tiles"])))[
+                sum(np.kron(s["slice"][i, :, :, k], t["tiles"][k]) for k in range(len(t["tiles"])))[
                     : shape.rows, : shape.cols
                 ]
                 for i in range(shape.slices)
             ]
         )
     if family == "svd":
-        return np.stack([t["left"] @ np.diag(d) @ t["right"].T for d in s["diagonal"]])
+        return np.stack([t["left"] @ np.diag(d) @ t["right"].T for d in s["slice"]])
     import tensorly as tl
 
     tl.set_backend("numpy")
@@ -139,7 +139,7 @@ def test_kronecker_is_a_tucker(key):
     shape = wt.Shape(slices, a * p, b * q)
     kronecker = wt.Kronecker(count, (p, q))
     factors = kronecker.init(shape, key=key)
-    tiles, tile = factors.template["tiles"], factors.scalers["tile"]
+    tiles, tile = factors.template["tiles"], factors.scalers["slice"]
     cells = [(t, i, j) for t in range(count) for i in range(a) for j in range(b)]
     core = np.stack([np.kron(np.eye(a)[:, [i]] @ np.eye(b)[[j]], tiles[t]) for t, i, j in cells])
     mixture = np.stack([tile[:, i, j, t] for t, i, j in cells], axis=1)
@@ -158,7 +158,7 @@ def test_svd_is_a_tucker_with_a_superdiagonal_core(key):
     core = np.zeros((rank,) * 3, np.float32)
     core[range(rank), range(rank), range(rank)] = 1
     scalers = {
-        "slice": factors.scalers["diagonal"],
+        "slice": factors.scalers["slice"],
         "row": factors.template["left"],
         "col": factors.template["right"],
     }

@@ -83,8 +83,22 @@ def test_folder_in_imagenet_layout(tmp_path, rng):
     assert [source.label(i) for i in range(6)] == [0, 0, 0, 1, 1, 1]
     with Image.open(source.path(4)) as file:
         np.testing.assert_array_equal(source.image(4), file.convert("RGB"))
-    few = data.open_source(DataOptions(str(tmp_path), count=2), 16, 0)
-    assert [few.label(i) for i in range(2)] == [0, 1]
+    one = data.open_source(DataOptions(str(tmp_path), count=1), 16, 0)
+    assert one.classes == ("cat", "dog")  # of all images, so that a class keeps its number
+    assert ("cat", "dog")[one.label(0)] in one.path(0)
+
+
+@pytest.mark.parametrize("labels", [np.arange(1000) % 10, np.arange(1000) // 100], ids=["in turns", "sorted"])
+def test_some_of_many_images_are_of_all_classes(tmp_path, rng, labels):
+    """In both orders that data sets come in; every fifth or so image of a set in turns would be of two classes."""
+    content = jpeg(rng)
+    path = parquet(tmp_path / "train.parquet", [content] * 1000, labels.tolist())
+    some = data.open_source(DataOptions(str(path), count=200), 16, 0)
+    seen = np.bincount([some.label(i) for i in range(200)], minlength=10)
+    assert len(some) == seen.sum() == 200
+    assert seen.min() >= 8
+    again = data.open_source(DataOptions(str(path), count=200), 16, 0)
+    assert [again.path(i) for i in range(200)] == [some.path(i) for i in range(200)]
 
 
 def test_flat_folder_has_no_labels(tmp_path, rng):

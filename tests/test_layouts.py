@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import weight_templates as wt
 from weight_templates import trees
 from weight_templates.layouts import LAYOUTS, governed, shapes
-from weight_templates.models.mae import cut_decoder, reconstruction_loss
+from weight_templates.models.mae import reconstruction_loss, with_encoder
 from weight_templates.models.vit import ViT
 
 from .helpers import CONFIGS, ENHANCED, mae, scrambled
@@ -84,7 +84,7 @@ def test_prefix_of_the_stack_is_the_prefix_of_the_network(layout, config):
         strict=True,
     ):
         full = trees.named_arrays(vit)[f"blocks.{name}"]
-        np.testing.assert_array_equal(leaf, trees.prefix(full, names[f"blocks.{name}"], sizes))
+        np.testing.assert_array_equal(leaf, trees.resized(full, names[f"blocks.{name}"], sizes))
 
 
 @layouts
@@ -119,7 +119,7 @@ def test_masked_equals_sliced(family, config, layout, float64):
 
     for rows, cols in ((3, 3), (1, 4), (2, 1)):
         small = wt.select(model.encoder, config.resized(heads=rows, columns=cols), [0, 1])
-        sliced = eqx.tree_at(lambda m: m.encoder, cut_decoder(model, small.config.channels), small)
+        sliced = with_encoder(model, small)
         tokens, predicted = compute(model, wt.Widths(jnp.array(rows), jnp.array(cols)))
         expected_tokens, expected = compute(sliced, None)
         assert expected.dtype == jnp.float64
@@ -141,7 +141,7 @@ def test_gradients_of_masked_equal_those_of_sliced(family, float64):
 
     def sliced(model):
         encoder = wt.select(model.encoder, small, [0, 1])
-        model = eqx.tree_at(lambda m: m.encoder, cut_decoder(model, small.channels), wt.materialize(encoder))
+        model = with_encoder(model, wt.materialize(encoder))
         return reconstruction_loss(model(image, key=jr.key(3)))
 
     one, two = (eqx.filter_jit(eqx.filter_grad(f))(model) for f in (masked, sliced))

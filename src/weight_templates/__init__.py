@@ -4,6 +4,7 @@
 
     bank = wt.load_bank("runs/pretrain/…/bank.safetensors")
     vit = wt.initialize(bank, depth=6, heads=6)  # a plain Equinox module
+    wt.save_model("vit.safetensors", vit, about={})
 
 Names are imported when they are first used, so that a command line that only parses does not wait for JAX.
 """
@@ -13,27 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .bank import Bank, load_bank, save_bank
+    from .bank import Bank, is_bank, load_bank, save_bank
     from .config import ConstraintOptions, DecoderConfig, ScalingOptions, ViTConfig
     from .constrained import Constrained, Widths, constrain, expand, materialize, select
     from .constraints import FAMILIES, Factors, Kronecker, Linear, Shape, Svd, Tucker, Unconstrained
+    from .convert import at_resolution, export_model, load_model, save_model
     from .counting import Count, count
     from .errors import RunError, UserError
     from .inherit import initialize, resize
     from .layouts import Components, Unified
-    from .models import MAE, ViT
+    from .models import MAE, Classifier, ViT
 
 
 _HOMES = {
-    "bank": ("Bank", "load_bank", "save_bank"),
+    "bank": ("Bank", "is_bank", "load_bank", "save_bank"),
     "config": ("ConstraintOptions", "DecoderConfig", "ScalingOptions", "ViTConfig"),
     "constrained": ("Constrained", "Widths", "constrain", "expand", "materialize", "select"),
     "constraints": ("FAMILIES", "Factors", "Kronecker", "Linear", "Shape", "Svd", "Tucker", "Unconstrained"),
+    "convert": ("at_resolution", "export_model", "load_model", "save_model"),
     "counting": ("Count", "count"),
     "errors": ("RunError", "UserError"),
     "inherit": ("initialize", "resize"),
     "layouts": ("Components", "Unified"),
-    "models": ("MAE", "ViT"),
+    "models": ("MAE", "Classifier", "ViT"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

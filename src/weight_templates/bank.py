@@ -1,6 +1,7 @@
 """The public artefact of pre-training: templates, source scalers and free weights, as named tensors in safetensors."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import safetensors
 
 from . import trees
 from .config import DecoderConfig, Family, ViTConfig
-from .constrained import Constrained, constrain
+from .constrained import Constrained, constrain, select
 from .constraints import FAMILIES
 from .errors import UserError
 from .files import read_safetensors, write_safetensors
 from .layouts import LAYOUTS
 from .models import MAE
+from .models.mae import with_encoder
 
 
 FORMAT = "weight-templates bank 1"
@@ -32,6 +35,8 @@ class Bank:
     family: Family
     about: dict[str, Any]
     """Data and steps: for people to read."""
+    source: ViTConfig | None = None
+    """The backbone whose template it is, if that is of another size: then the scalers were adapted to this one's."""
 
     @property
     def config(self) -> ViTConfig:
@@ -70,10 +75,21 @@ def save_bank(path: str | os.PathLike[str], bank: Bank) -> None:
         "options": {f.name: getattr(encoder.constraint, f.name) for f in dataclasses.fields(encoder.constraint)},
         "layout": next(name for name, cls in LAYOUTS.items() if isinstance(encoder.layout, cls)),
         "model": dataclasses.asdict(encoder.config),
+        "source": None if bank.source is None else dataclasses.asdict(bank.source),
         "decoder": dataclasses.asdict(bank.model.config),
         "about": bank.about,
     }
     write_safetensors(Path(path), {n: np.asarray(a) for n, a in trees.named_arrays(bank.model).items()}, header)
+
+
+def is_bank(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says of itself that it is a bank, of whatever version; its soundness is not checked."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["json"])["about"]
+            return str(header["format"]).startswith(FORMAT.rstrip("0123456789"))
+    except Exception:  # not a safetensors file, or not ours
+        return False
 
 
 def load_bank(path: str | os.PathLike[str], layout: str | None = None) -> Bank:
@@ -99,15 +115,21 @@ def load_bank(path: str | os.PathLike[str], layout: str | None = None) -> Bank:
             "read it with the version that wrote it."
         )
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in header["options"].items()}
+    config = ViTConfig(**header["model"])
+    source = ViTConfig(**header["source"]) if header.get("source") else None
     skeleton = eqx.filter_eval_shape(
         build,
-        ViTConfig(**header["model"]),
+        source or config,
         DecoderConfig(**header["decoder"]),
         FAMILIES[header["family"]](**options),
         LAYOUTS[header["layout"]](),
         key=jr.key(0),
     )
+    if source is not None:
+        skeleton = eqx.filter_eval_shape(
+            lambda m: with_encoder(m, select(m.encoder, config, [0] * config.depth)), skeleton
+        )
     if difference := trees.mismatch(skeleton, arrays):
         raise UserError(f"{path} does not hold the tensors that its header promises: {difference}.")
     model = trees.with_arrays(skeleton, {name: jnp.asarray(array) for name, array in arrays.items()})
-    return Bank(model, header["family"], header["about"])
+    return Bank(model, header["family"], header["about"], source)

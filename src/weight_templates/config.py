@@ -217,9 +217,11 @@ class DataOptions:
 
     source: Annotated[str, arg(name="")] = "synthetic"
     """`synthetic`; a folder of images (plain, or one folder per class); a Parquet file or a folder of them in the
-    Hugging Face image layout; or `hub:OWNER/NAME`, any Hugging Face data set (extra: hub)."""
+    Hugging Face image layout; `NAME:FOLDER`, one of SWEET's downstream sets as its authors distribute it, NAME being
+    flowers102, cub200, cars196, cifar10, cifar100, food101 or inat2019; `hub:OWNER/NAME`, any Hugging Face data set; or
+    `NAME` alone, a downstream set from there (extra: hub). A folder with the name of a set is ./NAME."""
     split: str = "train"
-    """Split to read where the source has several."""
+    """Split to read where the source has several; the downstream sets have train and test."""
     count: int | None = None
     """Images of the synthetic source (default 4096), or at most so many of any other."""
     on_corrupt: Literal["refuse", "skip"] = "refuse"
@@ -284,6 +286,42 @@ class OptimOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class RecipeOptions:
+    """What fine-tuning adds to AdamW, after MAE and DeiT. Zero switches off; layer_decay 1 does."""
+
+    layer_decay: float = 1.0
+    """Learning rate of a layer over that of the one above it, in the model's own depth: block i of 1 … L has
+    layer_decay^(L + 1 - i) of the head's, the embedding layer_decay^(L + 1)."""
+    drop_path: float = 0.0
+    """Stochastic depth: probability that the last block's branches are dropped; it grows linearly from 0 at the first."""
+    crop: float = 0.2
+    """Smallest share of an image that a random crop shows."""
+    randaugment: float = 0.0
+    """Magnitude of RandAugment, 0 to 10: two of fifteen operations on every image."""
+    erasing: float = 0.0
+    """Probability that a random rectangle is replaced by noise."""
+    mixup: float = 0.0
+    """Alpha of mixup; if cutmix is on too, each batch takes one of them."""
+    cutmix: float = 0.0
+    """Alpha of cutmix."""
+    smoothing: float = 0.1
+    """Label smoothing."""
+
+    def check(self) -> None:
+        """Raises UserError where a number is out of range."""
+        ranges = {"drop_path": 1, "randaugment": 10, "erasing": 1, "smoothing": 1}
+        for name, most in ranges.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise UserError(f"--recipe.{name.replace('_', '-')} {getattr(self, name)} is not in [0, {most}].")
+        if self.drop_path == 1:
+            raise UserError("--recipe.drop-path 1 drops the last block always; give a number below 1.")
+        if not 0 < self.layer_decay <= 1 or not 0 < self.crop <= 1:
+            raise UserError("--recipe.layer-decay and --recipe.crop must be in (0, 1].")
+        if self.mixup < 0 or self.cutmix < 0:
+            raise UserError("--recipe.mixup and --recipe.cutmix must not be negative.")
+
+
+@dataclasses.dataclass(frozen=True)
 class RunOptions:
     """Where a run lives and what it tells. None of this changes a result, nor the run's directory."""
 
@@ -306,6 +344,12 @@ class RunOptions:
         """Raises UserError where a number is out of range."""
         if self.log_every < 1 or self.save_every < 1:
             raise UserError("--run.log-every and --run.save-every must be at least 1.")
+
+
+def check_seed(seed: int) -> None:
+    """Raises UserError unless 0 <= seed < 2³²."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed {seed} is not in [0, 2³²).")
 
 
 def to_json(config: Any, *, without: tuple[str, ...] = ("run",)) -> dict[str, Any]:

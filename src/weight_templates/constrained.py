@@ -18,7 +18,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from . import trees
 from .config import Scope, ViTConfig
@@ -98,10 +99,11 @@ def materialize(tree: PyTree, widths: Widths | None = None, scope: Scope = "subm
 
 
 def select(constrained: Constrained, config: ViTConfig, layers: list[int]) -> Constrained:
-    """The constrained backbone of a smaller size: given layers, first heads, first residual channels.
+    """The constrained backbone of another size: given layers, first heads, first residual channels.
 
-    The template and everything else that does not follow the size is shared with the larger one. Its expansion is, to
-    the last bit or nearly, the corresponding part of the larger one's.
+    The template and everything else that does not follow the size is shared with the source. Its expansion is, to the
+    last bit or nearly, the corresponding part of the source's. Layers may come in any order and number; where `config`
+    is wider than the source, scalers and free leaves are repeated.
     """
     constraint, layout = constrained.constraint, constrained.layout
     slices = slices_of(layout, config.dress, layers)
@@ -112,10 +114,33 @@ def select(constrained: Constrained, config: ViTConfig, layers: list[int]) -> Co
     sizes = {"inner": config.inner, "third": config.inner // 3, "width": config.channels}
     arrays = trees.named_arrays(constrained.free)
     for name, names in trees.axes(constrained.free).items():
-        array = trees.prefix(arrays[name], names, sizes)
+        array = trees.resized(arrays[name], names, sizes)
         arrays[name] = array[jnp.array(layers)] if names[0] == "layer" else array
     skeleton = _without_governed(eqx.filter_eval_shape(ViT, config, key=jr.key(0)))
     return Constrained(factors, trees.with_arrays(skeleton, arrays), constraint, layout)
+
+
+def blend(low: Constrained, high: Constrained, share: Float[np.ndarray, " layer"]) -> Constrained:
+    """Layer by layer, `low` and `high` in the proportion 1 - share to share; two selections of one backbone.
+
+    All weights are linear in what is blended: the scalers of the slices, and the free leaves that belong to a layer.
+    """
+
+    def between(a: Array, b: Array) -> Array:
+        t = jnp.asarray(np.repeat(share, len(a) // len(share)), a.dtype).reshape(-1, *[1] * (a.ndim - 1))
+        return (1 - t) * a + t * b
+
+    factors = {
+        group: Factors(
+            f.template, f.scalers | {"slice": between(f.scalers["slice"], high.factors[group].scalers["slice"])}
+        )
+        for group, f in low.factors.items()
+    }
+    arrays, others = trees.named_arrays(low.free), trees.named_arrays(high.free)
+    for name, names in trees.axes(low.free).items():
+        if names[0] == "layer":
+            arrays[name] = between(arrays[name], others[name])
+    return Constrained(factors, trees.with_arrays(low.free, arrays), low.constraint, low.layout)
 
 
 def _without_governed(vit: ViT) -> ViT:

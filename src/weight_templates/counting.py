@@ -6,9 +6,23 @@ import equinox as eqx
 import jax.random as jr
 
 from . import trees
-from .config import ViTConfig
+from .config import DecoderConfig, ViTConfig
 from .layouts import governed
-from .models import ViT
+from .models import MAE, ViT
+
+
+def count_mae(config: ViTConfig, decoder: DecoderConfig) -> int:
+    """Floating-point operations of the forward pass of a masked auto-encoder on one image, attention's products left out.
+
+    Twice the multiplications in affine maps: of the backbone on the visible patches and the class token, of the decoder
+    on all.
+    """
+    mae = eqx.filter_eval_shape(lambda key: MAE(ViT(config, key=key), config, decoder, key=key), jr.key(0))
+    visible = int(config.patches * (1 - decoder.mask_ratio))
+    encoder = trees.count(governed(mae.encoder.blocks)) * (visible + 1) + mae.encoder.embed.weight.size * visible
+    inside = trees.count(governed(mae.decoder.blocks)) * (config.patches + 1)
+    around = mae.decoder.embed.weight.size * (visible + 1) + mae.decoder.predict.weight.size * config.patches
+    return 2 * (encoder + inside + around)
 
 
 class Count(NamedTuple):

@@ -58,6 +58,15 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], di
         raise UserError(f"{path} is corrupt or not ours ({reason}); {remedy}.") from None
 
 
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's content; raises UserError if there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); give the path of a file.") from None
+
+
 def _digest(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
     total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(arrays):

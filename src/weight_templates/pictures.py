@@ -45,6 +45,29 @@ def loss_curve(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
         figure.savefig(path, dpi=160, metadata={"Software": None})
 
 
+def accuracy_curve(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
+    """Draws the held-out top-1 and top-5 accuracy against the epoch."""
+    import pandas as pd
+    import seaborn as sns
+
+    rows = [
+        {"epoch": line["epoch"], "accuracy, %": 100 * line[name], "of held-out images": label}
+        for line in metrics
+        for name, label in (("held_out_top1", "top-1"), ("held_out_top5", "top-5"))
+        if name in line
+    ]
+    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(5, 3.2), layout="constrained")
+        axes = figure.subplots()
+        hue = "of held-out images"
+        table = pd.DataFrame(rows)
+        sns.lineplot(table, x="epoch", y="accuracy, %", hue=hue, style=hue, markers=True, errorbar=None, ax=axes)
+        axes.set_title(title, fontsize=10)
+        axes.set_ylim(0, 100)
+        sns.despine(figure)
+        figure.savefig(path, dpi=160, metadata={"Software": None})
+
+
 def reconstruction_grid(
     mae: MAE, images: UInt8[Array, "batch h w 3"], heads: list[int], path: Path, *, key: PRNGKeyArray
 ) -> dict[int, float]:

@@ -75,9 +75,20 @@ def axes(module: eqx.Module) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def prefix(array: Array, names: tuple[str, ...], sizes: dict[str, int]) -> Array:
-    """The first `sizes[name]` entries along every axis that `sizes` names."""
-    return array[tuple(slice(sizes.get(name)) for name in names)]
+def resized(array: Array, names: tuple[str, ...], sizes: dict[str, int]) -> Array:
+    """`array` with `sizes[name]` entries along every axis that `sizes` names; see `cycle`."""
+    for axis, name in enumerate(names):
+        if name in sizes:
+            array = cycle(array, sizes[name], axis)
+    return array
+
+
+def cycle(array: Array, size: int, axis: int) -> Array:
+    """The first `size` entries along `axis`; where there are fewer, those over and over."""
+    count = array.shape[axis]
+    return (
+        jax.lax.slice_in_dim(array, 0, size, axis=axis) if size <= count else array.take(np.arange(size) % count, axis)
+    )
 
 
 def prefix_mask(array: Array, names: tuple[str, ...], sizes: dict[str, Any]) -> Array:

@@ -4,20 +4,24 @@ Rows are internal (heads, hidden units), columns are residual channels: the firs
 narrower network. A constraint holds static hyper-parameters only; the numbers live in `Factors`, which four pure verbs
 make and use:
 
-- `init(shape, key)` — random factors, such that the entries of W have variance 2 / (rows + cols), 1/D for D x D slices;
+- `init(shape, key)` — random factors, such that the entries of W have variance 2 / (rows + cols), 1/D for D x D slices:
+  a `template(shape, key)`, and `scalers(template, shape, key)` around it;
 - `expand(factors, shape)` — the weights;
-- `select(factors, shape, slices)` — the factors of a smaller stack: some slices, the first rows, the first columns;
+- `select(factors, shape, slices)` — the factors of another stack: any slices, the first rows, the first columns; where
+  it has more of these than the source, the source's over and over (WeiT's repeated concatenation);
 - `mask(factors, shape, rows, cols)` — factors whose weights are zero beyond the first `rows` and `cols`, which may be
   traced: the smaller stack at the larger one's shape.
 
 Laws, for every family: `expand(select(f, small, slices), small)` is `expand(f, full)[slices, :rows, :cols]`, and
-`expand(mask(f, full, rows, cols), full)` is `expand(f, full)` with zeros outside that prefix.
+`expand(mask(f, full, rows, cols), full)` is `expand(f, full)` with zeros outside that prefix. In every family
+`scalers["slice"]` has an entry for each slice, in which W is linear: a mixture of slices is a mixture of these.
 """
 
 import abc
 from typing import NamedTuple
 
 import equinox as eqx
+import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -26,6 +30,9 @@ from ..errors import UserError
 
 Count = Int[Array, ""] | int
 """A number of rows or columns, which may be traced."""
+
+
+Arrays = dict[str, Float[Array, "..."]]
 
 
 class Shape(NamedTuple):
@@ -39,16 +46,26 @@ class Shape(NamedTuple):
 class Factors(eqx.Module):
     """The numbers of a constraint: a size-agnostic template, and the scalers that fit it to a size."""
 
-    template: dict[str, Float[Array, "..."]]
-    scalers: dict[str, Float[Array, "..."]]
+    template: Arrays
+    scalers: Arrays
 
 
 class AbstractConstraint(eqx.Module):
     """A family of parameterisations, as four pure verbs; see this module's docstring for their laws."""
 
-    @abc.abstractmethod
     def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
         """Random factors of a stack; raises UserError where the hyper-parameters do not fit `shape`."""
+        tkey, skey = jr.split(key)
+        template = self.template(shape, key=tkey)
+        return Factors(template, self.scalers(template, shape, key=skey))
+
+    @abc.abstractmethod
+    def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
+        """A random template; raises UserError where the hyper-parameters do not fit `shape`."""
+
+    @abc.abstractmethod
+    def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
+        """Random scalers that fit a template, of whatever source, to a stack of `shape`."""
 
     @abc.abstractmethod
     def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
@@ -56,7 +73,7 @@ class AbstractConstraint(eqx.Module):
 
     @abc.abstractmethod
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
-        """The factors of a stack of `shape`, whose slices are those of the given indices."""
+        """The factors of a stack of `shape`, larger or smaller, whose slices are those of the given indices."""
 
     @abc.abstractmethod
     def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:

@@ -4,7 +4,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .base import AbstractConstraint, Count, Factors, Shape, check_rank, weight_variance
+from ..trees import cycle
+from .base import AbstractConstraint, Arrays, Count, Factors, Shape, check_rank, weight_variance
 
 
 class Kronecker(AbstractConstraint):
@@ -20,24 +21,25 @@ class Kronecker(AbstractConstraint):
     tile: tuple[int, int] | None = eqx.field(default=None, static=True)
     """Rows and columns of a template; None: half a slice's, rounded up."""
 
-    def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
+    def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
         count = max(1, shape.slices // 6) if self.templates is None else self.templates
         rows, cols = (-(-shape.rows // 2), -(-shape.cols // 2)) if self.tile is None else self.tile
         check_rank("--kronecker.tile", rows, shape.rows, "the number of rows")
         check_rank("--kronecker.tile", cols, shape.cols, "the number of columns")
         across, along = -(-shape.rows // rows), -(-shape.cols // cols)
         check_rank("--kronecker.templates", count, shape.slices * across * along, "the number of tiles")
-        tkey, skey = jr.split(key)
-        return Factors(
-            {"tiles": weight_variance(shape) ** 0.5 * jr.normal(tkey, (count, rows, cols))},
-            {"tile": count**-0.5 * jr.normal(skey, (shape.slices, across, along, count))},
-        )
+        return {"tiles": weight_variance(shape) ** 0.5 * jr.normal(key, (count, rows, cols))}
+
+    def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
+        count, rows, cols = template["tiles"].shape
+        across, along = -(-shape.rows // rows), -(-shape.cols // cols)
+        return {"slice": count**-0.5 * jr.normal(key, (shape.slices, across, along, count))}
 
     def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
         tiles, scalers = factors.template["tiles"], factors.scalers
         _, p, q = tiles.shape
-        n, a, b, _ = scalers["tile"].shape
-        weight = jnp.tensordot(scalers["tile"], tiles, 1).swapaxes(2, 3).reshape(n, a * p, b * q)
+        n, a, b, _ = scalers["slice"].shape
+        weight = jnp.tensordot(scalers["slice"], tiles, 1).swapaxes(2, 3).reshape(n, a * p, b * q)
         weight = weight[:, : shape.rows, : shape.cols]
         if "rows" in scalers:
             weight = weight * scalers["rows"][:, None] * scalers["cols"]
@@ -46,11 +48,12 @@ class Kronecker(AbstractConstraint):
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
         _, p, q = factors.template["tiles"].shape
         across, along = -(-shape.rows // p), -(-shape.cols // q)
-        return Factors(factors.template, {"tile": factors.scalers["tile"][slices, :across, :along]})
+        chosen = cycle(cycle(factors.scalers["slice"][slices], across, 1), along, 2)
+        return Factors(factors.template, {"slice": chosen})
 
     def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:
         # A width may end inside a tile, so the masks of Eq. 7 stand beside the scalers instead of in them.
-        dtype = factors.scalers["tile"].dtype
+        dtype = factors.scalers["slice"].dtype
         row_mask = (jnp.arange(shape.rows) < rows).astype(dtype)
         col_mask = (jnp.arange(shape.cols) < cols).astype(dtype)
         return Factors(factors.template, {**factors.scalers, "rows": row_mask, "cols": col_mask})

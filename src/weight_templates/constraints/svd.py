@@ -3,8 +3,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..trees import first
-from .base import AbstractConstraint, Count, Factors, Shape, check_rank, weight_variance
+from ..trees import cycle, first
+from .base import AbstractConstraint, Arrays, Count, Factors, Shape, check_rank, weight_variance
 
 
 class Svd(AbstractConstraint):
@@ -17,27 +17,28 @@ class Svd(AbstractConstraint):
     rank: int | None = eqx.field(default=None, static=True)
     """Columns of U and V; None: as many template parameters as the other families' defaults."""
 
-    def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
+    def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
         s, m, n = shape
         rank = max(1, round(s * m * n / (24 * (m + n)))) if self.rank is None else self.rank
         check_rank("--svd.rank", rank, min(s * m, s * n, m * n), "the largest rank of such a stack")
-        ukey, vkey, xkey = jr.split(key, 3)
-        return Factors(
-            {
-                "left": rank**-0.5 * jr.normal(ukey, (m, rank)),
-                "right": rank**-0.5 * jr.normal(vkey, (n, rank)),
-            },
-            {"diagonal": (weight_variance(shape) * rank) ** 0.5 * jr.normal(xkey, (s, rank))},
-        )
+        ukey, vkey = jr.split(key)
+        return {
+            "left": rank**-0.5 * jr.normal(ukey, (m, rank)),
+            "right": rank**-0.5 * jr.normal(vkey, (n, rank)),
+        }
+
+    def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
+        rank = template["left"].shape[1]
+        return {"slice": (weight_variance(shape) * rank) ** 0.5 * jr.normal(key, (shape.slices, rank))}
 
     def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
         left, right = factors.template["left"], factors.template["right"]
-        scaled = factors.scalers["diagonal"][:, None, :] * left
+        scaled = factors.scalers["slice"][:, None, :] * left
         return (scaled.reshape(-1, left.shape[1]) @ right.T).reshape(-1, len(left), len(right))
 
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
-        left, right = factors.template["left"][: shape.rows], factors.template["right"][: shape.cols]
-        return Factors({"left": left, "right": right}, {"diagonal": factors.scalers["diagonal"][slices]})
+        left, right = cycle(factors.template["left"], shape.rows, 0), cycle(factors.template["right"], shape.cols, 0)
+        return Factors({"left": left, "right": right}, {"slice": factors.scalers["slice"][slices]})
 
     def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:
         left, right = first(factors.template["left"], rows, 0), first(factors.template["right"], cols, 0)

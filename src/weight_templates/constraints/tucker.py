@@ -6,8 +6,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..trees import first
-from .base import AbstractConstraint, Count, Factors, Shape, check_rank, weight_variance
+from ..trees import cycle, first
+from .base import AbstractConstraint, Arrays, Count, Factors, Shape, check_rank, weight_variance
 
 
 class Tucker(AbstractConstraint):
@@ -20,20 +20,22 @@ class Tucker(AbstractConstraint):
     """Sizes of the core along slices, rows and columns; None: slices / 6, rows / 2, cols / 2, at ViT-B's size 24, 384,
     384: 4 % of the weights. The paper says only that the core is much smaller than W."""
 
-    def init(self, shape: Shape, *, key: PRNGKeyArray) -> Factors:
+    def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
         ranks = (
             tuple(max(1, n // d) for n, d in zip(shape, (6, 2, 2), strict=True)) if self.ranks is None else self.ranks
         )
         for rank, size, axis in zip(ranks, shape, ("slices", "rows", "columns"), strict=True):
             check_rank(f"--tucker.ranks (along {axis})", rank, size, f"the number of {axis}")
-        gkey, *keys = jr.split(key, 4)
-        core = weight_variance(shape) ** 0.5 * jr.normal(gkey, ranks)
-        scalers = {
+        return {"core": weight_variance(shape) ** 0.5 * jr.normal(key, ranks)}
+
+    def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
+        ranks = template["core"].shape
+        keys = jr.split(key, 3)
+        return {
             "slice": ranks[0] ** -0.5 * jr.normal(keys[0], (shape.slices, ranks[0])),
             "row": _orthogonal(keys[1], shape.rows, ranks[1]),
             "col": _orthogonal(keys[2], shape.cols, ranks[2]),
         }
-        return Factors({"core": core}, scalers)
 
     def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
         core = factors.template["core"]
@@ -44,8 +46,8 @@ class Tucker(AbstractConstraint):
 
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
         s = factors.scalers
-        chosen = {"slice": s["slice"][slices], "row": s["row"][: shape.rows], "col": s["col"][: shape.cols]}
-        return Factors(factors.template, chosen)
+        rows, cols = cycle(s["row"], shape.rows, 0), cycle(s["col"], shape.cols, 0)
+        return Factors(factors.template, {"slice": s["slice"][slices], "row": rows, "col": cols})
 
     def mask(self, factors: Factors, shape: Shape, rows: Count, cols: Count) -> Factors:
         s = factors.scalers
@@ -66,11 +68,13 @@ def cheapest_order(ranks: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int,
 
 
 def _orthogonal(key: PRNGKeyArray, size: int, rank: int) -> Float[Array, "size rank"]:
-    """Orthogonal columns, rows of unit norm on average.
+    """Orthogonal columns, or rows where these are fewer; rows of unit norm on average.
 
     The paper is silent on initialisation. Gaussian U and V, of the same variance, are ill-conditioned, and since every
     slice goes through both of them, pre-training stalled on an early plateau.
     """
+    if size < rank:
+        return jnp.linalg.qr(jr.normal(key, (rank, size)))[0].T
     return (size / rank) ** 0.5 * jnp.linalg.qr(jr.normal(key, (size, rank)))[0]
 
 

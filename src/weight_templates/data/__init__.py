@@ -1,15 +1,17 @@
 """Images: where they come from, how they are augmented, and how they reach the device."""
 
 from .augment import augment_on_device, augment_on_host, denormalize, evaluation_view, normalize
-from .feed import Batch, Feed, Loaded, Resident, Split, Streamed, ahead, feed_of, held_out_views, load, split
+from .feed import Batch, Features, Feed, Loaded, Resident, Split, Streamed, ahead, feed_of, held_out_views, load, split
 from .sources import CorruptImage, Encoded, Source, open_source
 from .synthetic import Scene, Synthetic
+from .views import Views, labels_of, test_source, views_of
 
 
 __all__ = [
     "Batch",
     "CorruptImage",
     "Encoded",
+    "Features",
     "Feed",
     "Loaded",
     "Resident",
@@ -18,6 +20,7 @@ __all__ = [
     "Split",
     "Streamed",
     "Synthetic",
+    "Views",
     "ahead",
     "augment_on_device",
     "augment_on_host",
@@ -25,8 +28,11 @@ __all__ = [
     "evaluation_view",
     "feed_of",
     "held_out_views",
+    "labels_of",
     "load",
     "normalize",
     "open_source",
     "split",
+    "test_source",
+    "views_of",
 ]

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from PIL import Image
 
 
-AREA = (0.2, 1.0)
-"""Range of a crop's share of the image."""
+LEAST = 0.2
+"""Smallest share of the image that a crop shows, unless told otherwise; the largest is all."""
 RATIO = (3 / 4, 4 / 3)
 """Range of a crop's width over its height, log-uniform."""
 TRIES = 10
@@ -32,10 +32,10 @@ def denormalize(image: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch h w
     return jnp.clip(image * DEVIATION + MEAN, 0, 1)
 
 
-def crop_box(rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
+def crop_box(rng: np.random.Generator, height: int, width: int, least: float = LEAST) -> tuple[int, int, int, int]:
     """Draws a crop: (left, top, right, bottom), pixels. After `TRIES` misfits, the largest central one of legal ratio."""
     for _ in range(TRIES):
-        area = height * width * rng.uniform(*AREA)
+        area = height * width * rng.uniform(least, 1)
         ratio = np.exp(rng.uniform(*np.log(RATIO)))
         w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
@@ -48,20 +48,23 @@ def crop_box(rng: np.random.Generator, height: int, width: int) -> tuple[int, in
 
 
 def augment_on_host(
-    image: UInt8[np.ndarray, "h w 3"], size: int, rng: np.random.Generator
+    image: UInt8[np.ndarray, "h w 3"], size: int, rng: np.random.Generator, least: float = LEAST
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """A random resized crop of `size` pixels, flipped half of the time."""
-    left, top, right, bottom = crop_box(rng, *image.shape[:2])
+    """A random resized crop of `size` pixels, at least a share `least` of the image, flipped half of the time."""
+    height, width = image.shape[:2]
+    left, top, right, bottom = crop_box(rng, height, width, least)
     crop = Image.fromarray(image[top:bottom, left:right])
     made = np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC))
     return made[:, ::-1] if rng.random() < 0.5 else made
 
 
-def augment_on_device(image: UInt8[Array, "h w 3"], size: int, *, key: PRNGKeyArray) -> UInt8[Array, "size size 3"]:
-    """A random resized crop of `size` pixels, flipped half of the time."""
+def augment_on_device(
+    image: UInt8[Array, "h w 3"], size: int, least: float = LEAST, *, key: PRNGKeyArray
+) -> UInt8[Array, "size size 3"]:
+    """A random resized crop of `size` pixels, at least a share `least` of the image, flipped half of the time."""
     height, width = image.shape[:2]
     akey, rkey, lkey, tkey, fkey = jr.split(key, 5)
-    area = height * width * jr.uniform(akey, (TRIES,), minval=AREA[0], maxval=AREA[1])
+    area = height * width * jr.uniform(akey, (TRIES,), minval=least)
     ratio = jnp.exp(jr.uniform(rkey, (TRIES,), minval=np.log(RATIO[0]), maxval=np.log(RATIO[1])))
     w, h = jnp.round(jnp.sqrt(area * ratio)), jnp.round(jnp.sqrt(area / ratio))
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
@@ -102,11 +105,11 @@ def _kernel(length: int, start: Float[Array, ""], stop: Float[Array, ""], size: 
 def evaluation_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
     """The centre of an image: short side to 256/224 of `size`, then the central square of `size` pixels.
 
-    An image whose short side is `size` already is only cropped, so that small sets are seen whole.
+    An image whose short side is at most `size` is seen whole, enlarged where it is smaller, as is usual for small sets.
     """
     height, width = image.shape[:2]
     if min(height, width) != size:
-        short = round(size * 256 / 224)
+        short = round(size * 256 / 224) if min(height, width) > size else size
         scale = short / min(height, width)
         target = (max(short, round(width * scale)), max(short, round(height * scale)))
         image = np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BICUBIC))

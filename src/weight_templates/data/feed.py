@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from ..config import DataOptions
 from ..errors import RunError, UserError
 from ..files import cache_folder, write_json
-from .augment import augment_on_device, augment_on_host, evaluation_view
+from .augment import LEAST, augment_on_device, augment_on_host, evaluation_view
 from .sources import CorruptImage, Source
 
 
@@ -74,12 +74,12 @@ def _rng(seed: int, stream: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[(seed << 2) + stream, index]))
 
 
-def split(good: Int[np.ndarray, " good"], batch: int, seed: int) -> Split:
-    """Holds out a twentieth of the images, at most 512, chosen by the seed; raises UserError if no batch is left."""
+def split(good: Int[np.ndarray, " good"], batch: int, seed: int, part: float = 1 / 20, most: float = 512) -> Split:
+    """Holds out a part of the images, at most so many, chosen by the seed; raises UserError if no batch is left."""
     if len(good) < 2:
         raise UserError(f"the data has {len(good)} usable image(s); give at least two.")
     order = _rng(seed, 0, 0).permutation(len(good))
-    held = max(1, min(512, len(good) // 20))
+    held = int(max(1, min(most, len(good) * part)))
     train = np.sort(good[order[held:]])
     if batch > len(train):
         raise UserError(
@@ -175,19 +175,37 @@ class Resident:
     labels: Int[Array, " all"]
     split: Split
     size: int
+    least: float
+    """Smallest share of an image that a crop shows."""
     sharding: jax.sharding.Sharding
 
     def batch(self, step: int) -> Batch:
         """The augmented batch of a step."""
         key = jr.fold_in(jr.fold_in(jr.key(self.split.seed), CROPS), step)
-        made = _gather(self.pixels, self.labels, self.split.indices(step), key, self.size)
+        made = _gather(self.pixels, self.labels, self.split.indices(step), key, self.size, self.least)
         return jax.device_put(made, self.sharding)
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def _gather(pixels: Array, labels: Array, indices: Array, key: Array, size: int) -> Batch:
-    images = jax.vmap(lambda i, k: augment_on_device(pixels[i], size, key=k))(indices, jr.split(key, len(indices)))
+@functools.partial(jax.jit, static_argnames=("size", "least"))
+def _gather(pixels: Array, labels: Array, indices: Array, key: Array, size: int, least: float) -> Batch:
+    keys = jr.split(key, len(indices))
+    images = jax.vmap(lambda i, k: augment_on_device(pixels[i], size, least, key=k))(indices, keys)
     return {"image": images, "label": labels[indices]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Batches of what a frozen backbone made of the training images, in the order of `split.train`."""
+
+    features: Float[Array, "train width"]
+    labels: Int[Array, " train"]
+    split: Split
+    sharding: jax.sharding.Sharding
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step: `feature` (batch, width), `label` (batch,)."""
+        rows = np.searchsorted(self.split.train, self.split.indices(step))
+        return jax.device_put({"feature": self.features[rows], "label": self.labels[rows]}, self.sharding)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +215,7 @@ class Streamed:
     source: Source
     split: Split
     size: int
+    least: float
     threads: int
     skip: bool
     """What to do with an image that has gone bad since it was checked: take the next one instead, or fail."""
@@ -207,7 +226,7 @@ class Streamed:
 
         def one(position: int) -> np.ndarray:
             rng = _rng(self.split.seed, 2, step * self.split.batch + position)
-            return augment_on_host(self._image(int(indices[position])), self.size, rng)
+            return augment_on_host(self._image(int(indices[position])), self.size, rng, self.least)
 
         indices = self.split.indices(step)
         try:
@@ -233,14 +252,20 @@ class Streamed:
         raise CorruptImage(f"{self.source.path(index)} and 100 after it")
 
 
-def feed_of(loaded: Loaded, chosen: Split, size: int, options: DataOptions, sharding: jax.sharding.Sharding) -> Feed:
-    """Training batches of `size` pixels, placed by `sharding`."""
+def feed_of(
+    loaded: Loaded,
+    chosen: Split,
+    size: int,
+    options: DataOptions,
+    sharding: jax.sharding.Sharding,
+    least: float = LEAST,
+) -> Feed:
+    """Training batches of `size` pixels, placed by `sharding`; crops show at least a share `least` of an image."""
     if loaded.pixels is None:
-        return Streamed(
-            loaded.source, chosen, size, options.threads or os.cpu_count() or 1, options.on_corrupt == "skip", sharding
-        )
+        threads, skip = options.threads or os.cpu_count() or 1, options.on_corrupt == "skip"
+        return Streamed(loaded.source, chosen, size, least, threads, skip, sharding)
     labels = jnp.array([loaded.source.label(i) for i in range(len(loaded.source))], jnp.int32)
-    return Resident(jnp.asarray(loaded.pixels), labels, chosen, size, sharding)
+    return Resident(jnp.asarray(loaded.pixels), labels, chosen, size, least, sharding)
 
 
 def held_out_views(loaded: Loaded, chosen: Split, size: int) -> UInt8[np.ndarray, "held_out size size 3"]:

@@ -52,7 +52,7 @@ class Source(Protocol):
 
 
 def open_source(options: DataOptions, size: int, seed: int) -> Source:
-    """The source that the options name.
+    """The source that the options name; the sets of `downstream` by their names, anything unknown as a path.
 
     **Arguments:**
 
@@ -61,14 +61,23 @@ def open_source(options: DataOptions, size: int, seed: int) -> Source:
 
     Raises UserError if there is nothing, or nothing to read, under that name.
     """
+    from . import downstream  # builds on this module
+
     options.check()
+    name, colon, folder = options.source.partition(":")
+    if name in downstream.SETS:
+        return downstream.open_named(name, folder if colon else None, options)
     if options.source == "synthetic":
-        return Synthetic(size, options.count or 4096, seed)
+        # Another split is of other scenes: the seeds of all train splits are below 2³².
+        return Synthetic(size, options.count or 4096, seed if options.split == "train" else seed + 2**32)
     if options.source.startswith("hub:"):
         return _hub(options.source.removeprefix("hub:"), options.split, options.count)
     root = Path(os.path.expanduser(options.source))
     if not os.path.exists(root):
-        raise UserError(f"there is no file or folder {root}; give --data an existing path, `synthetic` or `hub:NAME`.")
+        raise UserError(
+            f"there is no file or folder {root}; give --data an existing path, `synthetic`, `hub:NAME` or one of "
+            f"{', '.join(downstream.SETS)}."
+        )
     files = [root] if root.is_file() else sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
     if files:
         return _parquet(root, files, options.split, options.count)
@@ -129,8 +138,8 @@ def _folder(root: Path, split: str, count: int | None) -> Encoded:
     )
     if not files:
         raise UserError(f"{top} holds no images and no Parquet files; give --data a folder that does.")
-    files = _spread(files, count)
     classes = tuple(sorted({f.relative_to(top).parts[0] for f in files if len(f.relative_to(top).parts) > 1}))
+    files = _spread(files, count)
     number = {name: i for i, name in enumerate(classes)}
     labels = [number.get(f.relative_to(top).parts[0], -1) for f in files] if classes else None
     stats = (f"{f.relative_to(top)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
@@ -254,9 +263,10 @@ def _rows(
             return cell and cell["bytes"]
         return Path(cell["path"]).read_bytes()  # `datasets` keeps the paths of local files
 
-    labels = None if label is None else table[label].fill_null(-1).to_numpy()[np.asarray(rows)]
-    if labels is not None and not names:
-        names = tuple(str(i) for i in range(int(labels.max()) + 1))
+    labels = None if label is None else table[label].fill_null(-1).to_numpy()
+    if labels is not None:
+        names = names or tuple(str(i) for i in range(int(labels.max()) + 1))
+        labels = labels[np.asarray(rows)]
     return Encoded(name, [paths[r] for r in rows], read, labels, names, f"{stamp}-{count}")
 
 
@@ -270,10 +280,11 @@ def _paths(column: Any, where: str) -> list[str]:
 
 
 def _spread(items: Sequence[Any], count: int | None) -> Sequence[Any]:
-    """At most `count` items, evenly spread, so that sorted classes all have their share."""
+    """At most `count` items, in their order: always the same random choice, whether classes are sorted or take turns."""
     if count is None or count >= len(items):
         return items
-    return [items[i * len(items) // count] for i in range(count)]
+    chosen = np.random.Generator(np.random.Philox(key=[0, len(items)])).permutation(len(items))[:count]
+    return [items[i] for i in np.sort(chosen)]
 
 
 def _stamp(lines: Any) -> str:

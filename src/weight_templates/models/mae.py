@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from .. import trees
 from ..config import DecoderConfig, ViTConfig
 from ..nn import AbstractNorm, Linear
 from .vit import Block, Positions, norm_of, patchify, run, stack
@@ -125,6 +126,7 @@ def reconstruction_loss(made: Reconstruction) -> Float[Array, ""]:
     return jnp.sum(error * made.hidden) / jnp.sum(made.hidden)
 
 
-def cut_decoder(mae: MAE, width: int) -> MAE:
-    """The auto-encoder for a backbone of fewer residual channels: the decoder reads the first `width` of them."""
-    return eqx.tree_at(lambda m: m.decoder.embed.weight, mae, mae.decoder.embed.weight[:, :width])
+def with_encoder(mae: MAE, encoder: Any) -> MAE:
+    """The auto-encoder around a backbone of another size: the decoder reads as many residual channels as there are."""
+    embed = trees.cycle(mae.decoder.embed.weight, encoder.config.channels, 1)
+    return eqx.tree_at(lambda m: (m.encoder, m.decoder.embed.weight), mae, (encoder, embed))

@@ -54,10 +54,20 @@ class Block(eqx.Module):
         self.mlp = mlp(width, heads * head_dim, key=mkey)
 
     def __call__(
-        self, x: Float[Array, "token width"], angles: Float[Array, "token pair"] | None
+        self,
+        x: Float[Array, "token width"],
+        angles: Float[Array, "token pair"] | None,
+        gates: Float[Array, "2"] | None = None,
     ) -> Float[Array, "token width"]:
-        x = x + self.attention(self.norm1(x), angles)
-        return x + self.mlp(self.norm2(x))
+        """**Arguments:**
+
+        - `x`: the tokens of one image.
+        - `angles`: the tokens' rotations, radians; None for no rotary positions.
+        - `gates`: what the two branches, attention and feed-forward, are multiplied with; None: with 1.
+        """
+        attend, feed = (1, 1) if gates is None else gates.astype(x.dtype)
+        x = x + attend * self.attention(self.norm1(x), angles)
+        return x + feed * self.mlp(self.norm2(x))
 
 
 class Positions(eqx.Module):
@@ -105,14 +115,27 @@ class ViT(eqx.Module):
         self.config = config
 
     def __call__(
-        self, image: Float[Array, "h w 3"], visible: Int[Array, " visible"] | None = None
+        self,
+        image: Float[Array, "h w 3"],
+        visible: Int[Array, " visible"] | None = None,
+        gates: Float[Array, "layer 2"] | None = None,
+    ) -> Float[Array, "token width"]:
+        """**Returns:** the normalised tokens; see `features`."""
+        return self.norm(self.features(image, visible, gates))
+
+    def features(
+        self,
+        image: Float[Array, "h w 3"],
+        visible: Int[Array, " visible"] | None = None,
+        gates: Float[Array, "layer 2"] | None = None,
     ) -> Float[Array, "token width"]:
         """**Arguments:**
 
         - `image`: pixels, normalised by the mean and deviation of ImageNet.
         - `visible`: indices of the patches to look at; all of them if None.
+        - `gates`: what the two branches of every block are multiplied with, for stochastic depth; None: with 1.
 
-        **Returns:** the normalised tokens: the class token, then the visible patches in the order given.
+        **Returns:** the tokens before the last norm: the class token, then the visible patches in the order given.
         """
         tokens = jnp.concatenate(
             [self.cls[None], self.embed(patchify(image.astype(self.cls.dtype), self.config.patch))]
@@ -124,7 +147,7 @@ class ViT(eqx.Module):
             chosen = jnp.concatenate([jnp.zeros(1, visible.dtype), visible + 1])
             tokens = tokens[chosen]
             angles = None if angles is None else angles[chosen]
-        return self.norm(run(self.blocks, tokens, angles))
+        return run(self.blocks, tokens, angles, gates)
 
 
 def stack(depth: int, width: int, heads: int, head_dim: int, dress: Dress, *, key: PRNGKeyArray) -> Block:
@@ -133,11 +156,18 @@ def stack(depth: int, width: int, heads: int, head_dim: int, dress: Dress, *, ke
 
 
 def run(
-    blocks: Block, tokens: Float[Array, "token width"], angles: Float[Array, "token pair"] | None
+    blocks: Block,
+    tokens: Float[Array, "token width"],
+    angles: Float[Array, "token pair"] | None,
+    gates: Float[Array, "layer 2"] | None = None,
 ) -> Float[Array, "token width"]:
     """Applies stacked blocks one after the other; compile time does not grow with their number."""
     arrays, rest = eqx.partition(blocks, eqx.is_array)
-    return jax.lax.scan(lambda x, layer: (eqx.combine(layer, rest)(x, angles), None), tokens, arrays)[0]
+
+    def one(x: Float[Array, "token width"], layer: tuple[Block, Float[Array, "2"] | None]) -> tuple[Array, None]:
+        return eqx.combine(layer[0], rest)(x, angles, layer[1]), None
+
+    return jax.lax.scan(one, tokens, (arrays, gates))[0]
 
 
 def norm_of(dress: Dress, width: int) -> AbstractNorm:

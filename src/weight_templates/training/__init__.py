@@ -2,8 +2,9 @@
 
 from .checkpoint import Checkpoints
 from .loop import Interrupt, fit
-from .optim import adamw, cosine
+from .optim import adamw, cosine, precision_of
 from .record import Run, Stopwatch, read_metrics
+from .session import Plan, train
 from .sharding import data_mesh, replicate, share
 from .step import TrainState, init_state, make_step
 
@@ -11,6 +12,7 @@ from .step import TrainState, init_state, make_step
 __all__ = [
     "Checkpoints",
     "Interrupt",
+    "Plan",
     "Run",
     "Stopwatch",
     "TrainState",
@@ -20,7 +22,9 @@ __all__ = [
     "fit",
     "init_state",
     "make_step",
+    "precision_of",
     "read_metrics",
     "replicate",
     "share",
+    "train",
 ]

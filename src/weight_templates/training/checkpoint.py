@@ -60,6 +60,13 @@ class Checkpoints:
             raise damaged[0][1]
         return None
 
+    def best(self, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        """The state of the best score, in the shape of `like`, and what was saved about it; raises UserError."""
+        arrays, about = read_safetensors(self.folder / "best.safetensors", remedy="say --run.overwrite to start anew")
+        if difference := trees.mismatch(like, arrays):
+            raise UserError(f"{self.folder / 'best.safetensors'} is of another model: {difference}.")
+        return trees.with_arrays(like, {name: jnp.asarray(a) for name, a in arrays.items()}), about
+
     def _numbered(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.safetensors"))
 

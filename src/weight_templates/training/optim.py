@@ -13,11 +13,30 @@ def cosine(options: OptimOptions, steps: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(steps, warmup + 1))
 
 
-def adamw(options: OptimOptions, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW that decays everything but gains and biases: template, scalers, weights and, as in MAE, tokens."""
-    return optax.adamw(schedule, *options.betas, weight_decay=options.weight_decay, mask=decayed)
+SPARED = ("gain", "bias")
 
 
-def decayed(params: PyTree) -> PyTree:
-    """True at the leaves whose own name does not end in `gain` or `bias`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: not name_of(path).endswith(("gain", "bias")), params)
+def adamw(
+    options: OptimOptions, schedule: optax.Schedule, spared: tuple[str, ...] = SPARED
+) -> optax.GradientTransformation:
+    """AdamW that decays everything but gains and biases: template, scalers, weights and, as in MAE, tokens.
+
+    **Arguments:**
+
+    - `spared`: ends of the names of leaves that are not decayed.
+    """
+    return optax.adamw(
+        schedule, *options.betas, weight_decay=options.weight_decay, mask=lambda params: decayed(params, spared)
+    )
+
+
+def decayed(params: PyTree, spared: tuple[str, ...] = SPARED) -> PyTree:
+    """True at the leaves whose own name has none of the ends `spared`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: not name_of(path).endswith(spared), params)
+
+
+def precision_of(asked: str) -> str:
+    """The precision to compute in: as asked; `auto` is bfloat16 on a GPU, float32 elsewhere."""
+    if asked != "auto":
+        return asked
+    return "bfloat16" if jax.default_backend() == "gpu" else "float32"

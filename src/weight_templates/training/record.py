@@ -147,6 +147,8 @@ CONTENT = (
     "summary.json",
     "checkpoints",
     "bank.safetensors",
+    "model.safetensors",
+    "accuracy.png",
     "loss.png",
     "reconstructions.png",
     "tensorboard",

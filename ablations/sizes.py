@@ -1,0 +1,147 @@
+"""Any size from one bank: a grid of sizes, initialised against scratch at an equal budget, and zero-shot linear probes.
+
+Counterpart of: SWEET's Table 1 and its figure of convergence, in small; the paper's networks are for ImageNet at 224 px,
+so no number of theirs compares directly.
+Command: python ablations/sizes.py BANK PATH/TO/cifar10 PATH/TO/tiny-imagenet
+Cost: about two hours on two CPU cores with the defaults and a bank of `--preset small`, 12 x 12 of 16 channels.
+
+Four runs of `experiments/finetune.py` a size and data set: a probe and full fine-tuning, of the initialised and of a
+random network. All have the same images, order, recipe and learning rate. Runs that are finished are not run again.
+Writes `results/sizes.json`, the records, and from them, through `figures/sizes.py`, the tables and figures in
+`docs/results`.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import tyro
+from figures import sizes as figures
+
+from experiments import finetune
+from weight_templates import cli
+from weight_templates.config import DataOptions, RecipeOptions, RunOptions
+from weight_templates.errors import UserError
+from weight_templates.files import write_json
+
+
+ARMS = {
+    "probe of a random network": ("scratch", "probe"),
+    "zero-shot probe": ("bank", "probe"),
+    "scratch": ("scratch", "full"),
+    "initialised": ("bank", "full"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Fine-tune a grid of sizes from one bank, and from scratch, at an equal budget."""
+
+    bank: tyro.conf.Positional[str] = ""
+    """A bank.safetensors that pre-training wrote."""
+    data: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Labelled data sources."""
+    depths: tuple[int, ...] = (3, 6, 12)
+    """Layers."""
+    heads: tuple[int, ...] = (3, 6, 12)
+    """Heads."""
+    count: int = 6000
+    """Training images of each source, a tenth of which is held out; likewise of its test images."""
+    epochs: int = 6
+    """Epochs of fine-tuning, for all networks."""
+    base_lr: float = 1e-3
+    """Learning rate per 256 images, for all networks."""
+    batch: int = 64
+    """Images per step."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of initialisation, held-out images, order and augmentation."""
+    root: str = "runs"
+    """Folder of all runs."""
+
+
+def configuration(config: Config, source: str, depth: int, heads: int, arm: str, seed: int) -> finetune.Config:
+    """One run; the network of a random one is the bank's at that size."""
+    import weight_templates as wt
+
+    start, mode = ARMS[arm]
+    base = finetune.PRESETS["tiny"]
+    return dataclasses.replace(
+        base,
+        start=config.bank if start == "bank" else "scratch",
+        mode=mode,
+        depth=depth,
+        heads=heads,
+        model=base.model if start == "bank" else wt.load_bank(config.bank).config,
+        data=DataOptions(source, count=config.count),
+        recipe=RecipeOptions(),
+        optim=dataclasses.replace(
+            base.optim, base_lr=config.base_lr, batch=config.batch, epochs=config.epochs, warmup=1 / 6
+        )
+        if mode == "full"
+        else dataclasses.replace(finetune.PROBE, batch=config.batch),
+        seed=seed,
+        run=RunOptions(root=config.root, log_every=10),
+    )
+
+
+def main(config: Config) -> None:
+    """Runs what has not been run, and writes records, tables and figures."""
+    if not config.bank or not config.data:
+        raise UserError(
+            "give a bank and data; say `python ablations/sizes.py PATH/TO/bank.safetensors PATH/TO/cifar10`."
+        )
+    grid = [(depth, heads) for depth in sorted(config.depths) for heads in sorted(config.heads)]
+    records = []
+    for source in config.data:
+        for arm in ARMS:
+            for depth, heads in sorted(grid, key=lambda size: size[0] * size[1] ** 2):
+                for seed in config.seeds:
+                    cli.say(f"{Path(source).name}: {arm}, {depth} layers, {heads} heads, seed {seed}")
+                    path = finetune.main(configuration(config, source, depth, heads, arm, seed)).parent
+                    records.append(record(path, Path(source).name, arm, depth, heads, seed))
+    import weight_templates as wt
+
+    words = f"BANK {' '.join(Path(s).name for s in config.data)}"
+    default = Config()
+    for name in ("depths", "heads", "count", "epochs", "base_lr", "batch", "seeds"):
+        if (value := getattr(config, name)) != getattr(default, name):
+            words += f" --{name.replace('_', '-')} " + " ".join(
+                map(str, value if isinstance(value, tuple) else (value,))
+            )
+    bank = wt.load_bank(config.bank)
+    about = {
+        "command": f"python ablations/sizes.py {words}",
+        "bank": {"family": bank.family, "model": dataclasses.asdict(bank.config), **bank.about},
+        "count": config.count,
+        "epochs": config.epochs,
+        "batch": config.batch,
+        "base_lr": config.base_lr,
+    }
+    write_json(figures.RECORDS, {"about": about, "runs": records})
+    figures.main()
+
+
+def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) -> dict[str, Any]:
+    """What the tables and figures need of a finished run."""
+    summary = json.loads((run / "summary.json").read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    start = json.loads((run / "environment.json").read_text())[0]
+    return {
+        "data": source,
+        "arm": arm,
+        "depth": depth,
+        "heads": heads,
+        "seed": seed,
+        "parameters": summary["parameters"],
+        "held_out": summary["held_out"],
+        "test": summary["test"],
+        "curve": [[line["epoch"], line["held_out_top1"]] for line in lines if "held_out_top1" in line],
+        "commit": start["commit"],
+        "dirty": start["dirty"],
+        "device": start["device"],
+    }
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(cli.parse({"default": Config()})))

@@ -1,0 +1,324 @@
+"""Trains a classifier from a bank, an exported model or scratch: full fine-tuning, or a linear probe.
+
+    python experiments/finetune.py BANK --depth 6 --heads 6 --data cifar10:FOLDER
+    python experiments/finetune.py vit.safetensors --data PATH --mode probe
+    python experiments/finetune.py scratch --depth 6 --heads 6 --data PATH
+
+`--data` is a folder of images, one folder a class, or whatever `experiments/pretrain.py` takes, or one of the seven sets
+of SWEET's Table 3 by name: flowers102, cub200, cars196, cifar10, cifar100, food101, inat2019. A tenth of the training
+images is held out and chooses the best epoch; the test split is looked at once, at the end. The same command goes on
+where it was stopped or killed.
+
+Two choices are ours. The probe's features are computed once, on images as they are evaluated, and standardised by their
+statistics over the training images; MAE's probe crops and flips, and learns with LARS, which is made for batches of
+16 thousand. The learning rate ends at 0, not at 1e-6.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import tyro
+
+from weight_templates import cli
+from weight_templates.config import (
+    DataOptions,
+    OptimOptions,
+    RecipeOptions,
+    RunOptions,
+    ViTConfig,
+    check_seed,
+    to_json,
+)
+from weight_templates.errors import UserError
+from weight_templates.files import digest_of_file
+
+
+FINE = OptimOptions(base_lr=1e-3, batch=128, epochs=10, betas=(0.9, 0.999))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train a classifier from a bank, an exported model or scratch."""
+
+    start: tyro.conf.Positional[str] = "scratch"
+    """A bank.safetensors; a model, ours or of timm or Hugging Face, .safetensors or .pth; or `scratch`."""
+    preset: Literal["tiny", "small", "deit", "mae"] = "tiny"
+    """Where all other values start from. tiny: minutes on a laptop. small: 30 epochs for networks up to ViT-B in small.
+    deit: 30 epochs after initialisation on ImageNet (SWEET §4), with DeiT's recipe. mae: MAE's recipe for ViT-B."""
+    mode: Literal["full", "probe"] = "full"
+    """full: all weights are trained. probe: a linear head on frozen features; takes no recipe."""
+    depth: int | None = None
+    """Layers to initialise from a bank, or of a new network; default the bank's, or --model.depth."""
+    heads: int | None = None
+    """Heads likewise, and with them the width. For a model without that note: its number of heads."""
+    rows: Literal["first", "uniform", "interpolate"] = "first"
+    """Which layers of a bank the layers are made of."""
+    image: int | None = None
+    """Side of the input, pixels; default what the bank or model was trained for."""
+    model: ViTConfig = ViTConfig(depth=6, head_dim=8)
+    """The network, from scratch."""
+    data: DataOptions = DataOptions()
+    test: str | None = None
+    """Split to report on at the end; default the first of test, val, validation that the data have."""
+    pool: Literal["mean", "cls"] = "mean"
+    """What the head sees: the mean over patches, as in MAE, or the class token, as in DeiT."""
+    recipe: RecipeOptions = RecipeOptions()
+    optim: OptimOptions = FINE
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
+    seed: int = 0
+    """Of initialisation, held-out images, order and augmentation."""
+    run: RunOptions = RunOptions()
+
+
+PRESETS = {
+    "tiny": Config(),
+    "small": Config(
+        preset="small",
+        model=ViTConfig(depth=12, head_dim=16),
+        recipe=RecipeOptions(drop_path=0.05, mixup=0.2, randaugment=5.0),
+        optim=dataclasses.replace(FINE, base_lr=5e-4, batch=256, epochs=30, warmup=1 / 6),
+    ),
+    "deit": Config(
+        preset="deit",
+        model=ViTConfig(image=224, patch=16, depth=12, heads=12, head_dim=64),
+        recipe=RecipeOptions(
+            drop_path=0.05, crop=0.08, randaugment=9.0, erasing=0.25, mixup=0.8, cutmix=1.0, smoothing=0.1
+        ),
+        optim=dataclasses.replace(FINE, base_lr=2.5e-4, batch=1024, epochs=30, warmup=1 / 6),
+        run=RunOptions(log_every=100, save_every=1000),
+    ),
+    "mae": Config(
+        preset="mae",
+        model=ViTConfig(image=224, patch=16, depth=12, heads=12, head_dim=64, dress="plain"),
+        recipe=RecipeOptions(
+            layer_decay=0.65, drop_path=0.1, crop=0.08, randaugment=9.0, erasing=0.25, mixup=0.8, cutmix=1.0
+        ),
+        optim=dataclasses.replace(FINE, base_lr=5e-4, batch=1024, epochs=100, warmup=0.05),
+        run=RunOptions(log_every=100, save_every=1000),
+    ),
+}
+PROBE = OptimOptions(base_lr=4e-3, batch=256, epochs=50, weight_decay=0.0, betas=(0.9, 0.999))
+"""A probe's optimiser where none is given: the problem is convex and its steps are cheap."""
+
+
+class Arm(NamedTuple):
+    """What full fine-tuning and probing do each in their own way."""
+
+    trained: Any
+    loss: Callable[..., Any]
+    feed: Any
+    held_out: Callable[[Any], Any]
+    """From what is trained to the logits of the held-out images."""
+    model: Callable[[Any], Any]
+    """From what is trained to the classifier."""
+
+
+def main(config: Config) -> Path:
+    """Trains as `config` says, going on from the last checkpoint if there is one.
+
+    **Returns:** the path of the classifier, of the best epoch. Raises UserError for a mistake in `config`, RunError if
+    the loss stops being finite.
+    """
+    if config.mode == "probe":
+        if config.recipe != PRESETS[config.preset].recipe:
+            raise UserError("--recipe.* was given, but a probe takes no recipe; drop it, or say --mode full.")
+        if config.optim == PRESETS[config.preset].optim:
+            config = dataclasses.replace(config, optim=PROBE)
+        config = dataclasses.replace(config, recipe=RecipeOptions())
+    config.recipe.check()
+    config.optim.check()
+    check_seed(config.seed)
+    about = to_json(config) | {"start": _identity(config)}
+
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import jax.random as jr
+    import numpy as np
+
+    from weight_templates import convert, data, pictures, training, trees
+    from weight_templates.data import downstream
+    from weight_templates.models import Classifier
+    from weight_templates.tasks import classify
+
+    vit, origin = backbone_of(config)
+    size = vit.config.image
+    name = f"{config.mode}-{origin}-L{vit.config.depth}H{vit.config.heads}-{Path(config.data.source).name}"
+    run = training.Run("finetune", name.replace(":", "-"), about, config.run)
+    made_path = run.path / "model.safetensors"
+    if run.summary is not None:
+        cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
+        return made_path
+
+    optim, probing = config.optim, config.mode == "probe"
+    head_key, train_key = jr.split(jr.key(config.seed))
+    loaded = data.load(data.open_source(config.data, size, config.seed), config.data, cli.say)
+    classes = len(loaded.source.classes)
+    if classes < 2:
+        raise UserError(
+            f"{loaded.source.name} has {classes} class(es); give --data a folder with one folder a class, or labelled "
+            "Parquet."
+        )
+    data.labels_of(loaded, loaded.good, classes)
+    if (
+        (facts := downstream.SETS.get(loaded.source.name))
+        and config.data.count is None
+        and len(loaded.good) != facts.train
+    ):
+        cli.say(f"note: {len(loaded.good)} training images, officially {facts.train}")
+    chosen = data.split(loaded.good, optim.batch, config.seed, part=1 / 10, most=float("inf"))
+    test = data.test_source(config.data, config.test, size, config.seed)
+    tested = None if test is None else data.load(test, config.data, cli.say)
+    test_labels = np.zeros(0, np.int32) if tested is None else data.labels_of(tested, tested.good, classes)
+    mesh = training.data_mesh(config.run.devices, optim.batch, optim.microbatches)
+    steps = optim.steps or optim.epochs * chosen.steps_per_epoch
+    schedule = training.cosine(optim, steps)
+    optimizer = training.adamw(optim, schedule, spared=("gain", "bias", "cls", "table"))
+    precision = training.precision_of(config.precision)
+    model = Classifier(vit, classes, config.pool, key=head_key)
+
+    held_labels = data.labels_of(loaded, chosen.held_out, classes)
+    held_views = data.views_of(loaded, chosen.held_out, size, config.data)
+
+    def logits(model, views):
+        return classify.over(classify.logits_of, eqx.filter_jit(trees.cast)(model, precision), views, len(views))
+
+    if probing:
+        cli.say("computing the features of all images")
+        make = functools.partial(classify.over, classify.features_of, eqx.filter_jit(trees.cast)(model, precision))
+        views = data.views_of(loaded, chosen.train, size, config.data)
+        features, held = make(views, len(views)), make(held_views, len(held_views))
+        standard = classify.standard_of(features)
+        features, held = (jnp.asarray((x - standard.mean) / standard.deviation) for x in (features, held))
+        labels = jnp.asarray(data.labels_of(loaded, chosen.train, classes))
+        arm = Arm(
+            trained=model.head,
+            loss=classify.probe_loss,
+            feed=data.Features(features, labels, chosen, training.share(mesh)),
+            held_out=lambda head: np.asarray(jax.vmap(head)(held)),
+            model=lambda head: classify.with_probe(model, head, standard),
+        )
+        precision = "float32"
+    else:
+        arm = Arm(
+            trained=model,
+            loss=classify.loss_of(config.recipe),
+            feed=data.feed_of(loaded, chosen, size, config.data, training.share(mesh), config.recipe.crop),
+            held_out=lambda model: logits(model, held_views),
+            model=lambda model: model,
+        )
+        if config.recipe.layer_decay < 1:
+            optimizer = classify.scaled(optimizer, classify.layer_scales(model, config.recipe.layer_decay))
+
+    def judge(state):
+        score = classify.accuracy(arm.held_out(state.result), held_labels)
+        return -score.top1, {"held_out_top1": score.top1, "held_out_top5": score.top5}
+
+    everything = jax.tree.map(eqx.is_inexact_array, arm.trained)
+    state = eqx.filter_jit(training.init_state)(arm.trained, everything, optimizer, optim.ema is not None)
+    step = training.make_step(
+        lambda params, key: trees.cast(params, precision),
+        arm.loss,
+        optimizer,
+        microbatches=optim.microbatches,
+        ema=optim.ema,
+    )
+    with run:
+        state = training.train(
+            run,
+            training.Plan(steps, chosen.steps_per_epoch, optim.batch, evaluate_every=chosen.steps_per_epoch),
+            state,
+            step,
+            lambda done: data.ahead(arm.feed, done, steps),
+            judge,
+            schedule=schedule,
+            identity=f"{len(loaded.good)} images of {loaded.source.name}",
+            mesh=mesh,
+            key=train_key,
+        )
+        best, best_about = run.checkpoints.best(state)
+        model = arm.model(best.result)
+        summary: dict[str, Any] = {
+            "steps": steps,
+            "epochs": steps / chosen.steps_per_epoch,
+            "best_epoch": best_about["step"] / chosen.steps_per_epoch,
+            "held_out": classify.accuracy(logits(model, held_views), held_labels)._asdict()
+            | {"images": len(held_labels)},
+            "test": None,
+            "classes": classes,
+            "parameters": trees.count(model),
+            "trained": trees.count(arm.trained),
+            "model": dataclasses.asdict(vit.config),
+        }
+        if tested is not None:
+            views = data.views_of(tested, tested.good, size, config.data)
+            summary["test"] = classify.accuracy(logits(model, views), test_labels)._asdict() | {
+                "images": len(test_labels)
+            }
+        note = {"data": loaded.source.name, "classes": list(loaded.source.classes), "summary": summary}
+        convert.save_model(made_path, model, note)
+        pictures.accuracy_curve(training.read_metrics(run.path), run.path / "accuracy.png", name)
+        run.finish(**summary)
+    report(summary)
+    cli.say(f"model            {made_path}\ncurves           {run.path / 'accuracy.png'}")
+    return made_path
+
+
+def report(summary: dict[str, Any]) -> None:
+    """Prints what a finished run came to."""
+    for what in ("held_out", "test"):
+        if summary[what] is None:
+            cli.say("test             the data have no test split; nothing was tested")
+        else:
+            s = summary[what]
+            print(f"{what:9s}  top-1 {100 * s['top1']:.2f} %  top-5 {100 * s['top5']:.2f} %  of {s['images']} images")
+
+
+def backbone_of(config: Config) -> tuple[Any, str]:
+    """The plain backbone to start from, at the size and resolution asked for, and one word for where it comes from.
+
+    Raises UserError where `start` is nothing that can be read, or does not go with the other options.
+    """
+    import jax.random as jr
+
+    import weight_templates as wt
+    from weight_templates import convert
+    from weight_templates.models import ViT
+
+    if config.start == "scratch":
+        shape = config.model.resized(config.depth, config.heads)
+        shape = shape if config.image is None else dataclasses.replace(shape, image=config.image)
+        return ViT(shape, key=jr.fold_in(jr.key(config.seed), 0x766974)), "scratch"
+    if config.model != PRESETS[config.preset].model:
+        raise UserError("--model.* describes a network from scratch, but a start was given; use --depth and --heads.")
+    if wt.is_bank(config.start):
+        vit = wt.initialize(wt.load_bank(config.start), config.depth, config.heads, config.rows)
+        origin = "bank"
+    else:
+        if config.depth is not None:
+            raise UserError("--depth is for banks; a model has the depth it has.")
+        loaded = wt.load_model(config.start, heads=config.heads).model
+        vit = loaded if isinstance(loaded, ViT) else loaded.backbone
+        origin = "model"
+    if config.image is not None:
+        vit = convert.at_resolution(vit, config.image)
+    return vit, origin
+
+
+def _identity(config: Config) -> str:
+    if config.start == "scratch":
+        return "scratch"
+    path = Path(config.start).expanduser()
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"there is no bank or model at {config.start}; give the path of one, or say `scratch`.")
+    return digest_of_file(path)
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(cli.parse(PRESETS)))

@@ -1,0 +1,161 @@
+"""Tables and figures of `ablations/sizes.py`, from its records alone: accuracy over a grid of sizes, and convergence.
+
+    python figures/sizes.py
+
+reads `results/sizes.json` and writes `docs/results/sizes.md` with its figures.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "results" / "sizes.json"
+RESULTS = ROOT / "docs" / "results"
+ARMS = ("probe of a random network", "zero-shot probe", "scratch", "initialised")
+
+
+def main(records: Path = RECORDS, results: Path = RESULTS) -> None:
+    """Writes the page and its figures."""
+    tree = json.loads(records.read_text())
+    results.mkdir(parents=True, exist_ok=True)
+    runs: Any = pd.DataFrame(tree["runs"])
+    runs["top1"] = [100 * (test or held)["top1"] for test, held in zip(runs["test"], runs["held_out"], strict=True)]
+    (results / "sizes.md").write_text(page(tree["about"], runs))
+    for data in runs["data"].unique():
+        against_parameters(runs[runs["data"] == data], results / f"sizes-{data}-parameters.png")
+        curves(runs[runs["data"] == data], results / f"sizes-{data}-curves.png")
+
+
+def page(about: dict[str, Any], runs: Any) -> str:
+    """The whole page in Markdown."""
+    bank, model = about["bank"], about["bank"]["model"]
+    commits = sorted(
+        {
+            str(c)[:8] + (" with uncommitted changes" if d else "")
+            for c, d in zip(runs["commit"], runs["dirty"], strict=True)
+        }
+    )
+    seeds = runs["seed"].nunique()
+    text = [
+        "# Any size from one bank",
+        "",
+        f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
+        "",
+        f"One {bank['family']} bank, pre-trained on {bank['data']} for {bank['steps']} steps of {bank.get('batch', '?')} "
+        f"images: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px, "
+        f"patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
+        f"of them held out, for {about['epochs']} epochs of batch {about['batch']} at a base learning rate of "
+        f"{about['base_lr']:g}, crops and flips and label smoothing; initialised and scratch alike. {seeds} seed(s). "
+        f"Trained at {', '.join(commits)} on {runs['device'].iloc[0]}.",
+        "",
+        "Numbers are top-1 accuracy in percent on test images (on tiny-imagenet its validation split), of the epoch that "
+        "was best on the held-out images. *Ratio* is the epochs after which the initialised network has scratch's final "
+        "held-out accuracy, between evaluations by linear interpolation, over all epochs: 1 would be no gain.",
+    ]
+    for data in runs["data"].unique():
+        text += ["", f"## {data}", "", *table(runs[runs["data"] == data])]
+        for name, words in (
+            ("parameters", "accuracy against parameters"),
+            ("curves", "held-out accuracy while training"),
+        ):
+            text += ["", f"![{words}, {data}](sizes-{data}-{name}.png)"]
+    return "\n".join(text) + "\n"
+
+
+def table(runs: Any) -> list[str]:
+    """One row a size."""
+    lines = [
+        "| layers | heads | parameters | " + " | ".join(ARMS) + " | initialised − scratch | ratio |",
+        "|---" * (len(ARMS) + 5) + "|",
+    ]
+    below = []
+    for (depth, heads), some in runs.groupby(["depth", "heads"]):
+        cells = {arm: some[some["arm"] == arm].sort_values("seed") for arm in ARMS}
+        gain = cells["initialised"]["top1"].to_numpy() - cells["scratch"]["top1"].to_numpy()
+        ratios = [
+            convergence(a, b) for a, b in zip(cells["initialised"]["curve"], cells["scratch"]["curve"], strict=True)
+        ]
+        reached = "–" if None in ratios else f"{np.mean([r for r in ratios if r is not None]):.2f}"
+        parameters = int(cells["scratch"]["parameters"].iloc[0])
+        lines.append(
+            f"| {depth} | {heads} | {parameters:,} | "
+            + " | ".join(spread(cells[arm]["top1"].to_numpy()) for arm in ARMS)
+            + f" | {spread(gain, sign=True)} | {reached} |"
+        )
+        if gain.mean() <= 0:
+            below.append(f"L{depth}H{heads}")
+    total = runs.groupby(["depth", "heads"]).ngroups
+    return [*lines, "", f"Initialised beats scratch at {total - len(below)} of {total} sizes" + (
+        f"; not at {', '.join(below)}." if below else "."
+    )]  # fmt: skip
+
+
+def spread(values: np.ndarray, sign: bool = False) -> str:
+    """Mean, and deviation over seeds where there are several."""
+    mean = f"{values.mean():+.1f}" if sign else f"{values.mean():.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.1f}"
+
+
+def convergence(initialised: list[list[float]], scratch: list[list[float]]) -> float | None:
+    """Share of all epochs after which one curve has the other's last value; None if it never has."""
+    goal, before = scratch[-1][1], None
+    for epoch, value in initialised:
+        if value >= goal:
+            if before is not None:
+                epoch = before[0] + (epoch - before[0]) * (goal - before[1]) / (value - before[1])
+            return epoch / scratch[-1][0]
+        before = (epoch, value)
+    return None
+
+
+def against_parameters(runs: Any, path: Path) -> None:
+    """Accuracy against parameters over the grid."""
+    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        table = runs.rename(columns={"top1": "test top-1, %", "heads": "number of heads"})
+        sns.lineplot(
+            table, x="parameters", y="test top-1, %", hue="arm", hue_order=ARMS[::-1], style="number of heads",
+            markers=True, errorbar="sd", ax=axes,
+        )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_title(runs["data"].iloc[0], fontsize=10)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        sns.despine(figure)
+        figure.savefig(path, dpi=160, metadata={"Software": None})
+
+
+def curves(runs: Any, path: Path) -> None:
+    """Held-out accuracy against the epoch, one panel a size."""
+    rows = [
+        {
+            "epoch": epoch,
+            "held-out top-1, %": 100 * value,
+            "from": run["arm"],
+            "seed": run["seed"],
+            "layers": run["depth"],
+            "heads": run["heads"],
+        }
+        for run in runs.to_dict("records")
+        for epoch, value in run["curve"]
+        if run["arm"] in ("scratch", "initialised")
+    ]
+    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
+        grid = sns.relplot(
+            pd.DataFrame(rows), x="epoch", y="held-out top-1, %", hue="from", hue_order=("initialised", "scratch"),
+            row="layers", col="heads", kind="line", height=1.6, aspect=1.25, errorbar="sd",
+        )  # fmt: skip
+        grid.set_titles("L{row_name} H{col_name}", size=9)
+        grid.savefig(path, dpi=160, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""The seven downstream sets of SWEET's Table 3 by name.
+
+`NAME:FOLDER` is a set as its authors distribute it, unpacked, or Parquet or image folders made of it; `NAME` alone is
+its copy on the Hugging Face hub. All have the official splits `train` and `test`, and labels that count from 0.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from ..config import DataOptions
+from ..errors import UserError
+from . import sources
+from .sources import Encoded, Source
+
+
+class Facts(NamedTuple):
+    """What is known of a set beforehand. A folder may well hold less: callers compare, and tell the user.
+
+    `archives` are to be unpacked, `top` is the folder that makes (or that torchvision makes for them), any of `files`
+    tells the authors' layout. Copies call the splits and the column of labels `splits` and `label`; `hub` is the
+    repository of one, None where none is authoritative.
+    """
+
+    classes: int
+    train: int
+    test: int
+    archives: str
+    top: str
+    files: tuple[str, ...]
+    hub: str | None
+    splits: tuple[str, str] = ("train", "test")
+    label: str = "label"
+
+
+# fmt: off
+SETS = {
+    # Nilsback & Zisserman 2008. Train and validation together are trained on, as in DeiT and weight selection.
+    "flowers102": Facts(102, 2040, 6149, "102flowers.tgz, imagelabels.mat and setid.mat", "flowers-102",
+                        ("setid.mat", "imagelabels.mat"), "dpdl-benchmark/oxford_flowers102",
+                        splits=("train+validation", "test")),
+    # Wah et al. 2011. All classes are in both splits; metric learning's 100 + 100 classes are another protocol.
+    "cub200": Facts(200, 5994, 5794, "CUB_200_2011.tgz", "CUB_200_2011", ("images.txt", "image_class_labels.txt",
+                    "train_test_split.txt"), "bentrevett/caltech-ucsd-birds-200-2011"),
+    # Krause et al. 2013. The authors' site is gone (pytorch/vision#7545); of the hub's copies none is theirs.
+    "cars196": Facts(196, 8144, 8041, "cars_train.tgz, cars_test.tgz, car_devkit.tgz, cars_test_annos_withlabels.mat",
+                     "stanford_cars", ("devkit", "cars_test_annos_withlabels.mat", "cars_train", "cars_test"), None),
+    # Krizhevsky 2009. The binary version: the python version is a pickle, which can run any code.
+    "cifar10": Facts(10, 50000, 10000, "cifar-10-binary.tar.gz", "cifar-10-batches-bin",
+                     (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"), "uoft-cs/cifar10"),
+    "cifar100": Facts(100, 50000, 10000, "cifar-100-binary.tar.gz", "cifar-100-binary",
+                      ("train.bin", "test.bin"), "uoft-cs/cifar100", label="fine_label"),
+    # Bossard et al. 2014. Labels of the training images are noisy on purpose, those of the test images are not.
+    "food101": Facts(101, 75750, 25250, "food-101.tar.gz", "food-101",
+                     ("meta/train.txt", "meta/test.txt", "meta/classes.txt"), "ethz/food101", ("train", "validation")),
+    # Van Horn et al., FGVC6 2019. The labels of its test were never published: its validation is the test.
+    "inat2019": Facts(1010, 265213, 3030, "train_val2019.tar.gz, train2019.json.tar.gz and val2019.json.tar.gz",
+                      "inat2019", ("train2019.json", "val2019.json"), None, ("train", "validation")),
+}
+# fmt: on
+
+
+def official(name: str) -> Facts:
+    """The facts of a set; raises UserError for any other name."""
+    if name not in SETS:
+        raise UserError(f"there is no downstream set {name!r}; choose among {', '.join(SETS)}.")
+    return SETS[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """Images that come as pixels, not as encoded files: CIFAR's binary version. A `Source`."""
+
+    name: str
+    paths: Sequence[str]
+    pixels: UInt8[np.ndarray, "all h w 3"]
+    labels: Int[np.ndarray, " all"]
+    classes: tuple[str, ...]
+    stamp: str
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def fingerprint(self) -> str:
+        return self.stamp
+
+    def path(self, index: int) -> str:
+        return self.paths[index]
+
+    def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        return self.pixels[index]
+
+    def label(self, index: int) -> int:
+        return int(self.labels[index])
+
+
+def open_named(name: str, folder: str | None, options: DataOptions) -> Source:
+    """A set of Table 3 from a folder or, without one, from the hub.
+
+    In a folder the authors' own files count first, in it or in the folder their archive makes; then Parquet files; then
+    folders `train` and `test` with one folder per class.
+
+    Raises UserError where none of them is there, where a listed file is missing, and for labels out of range.
+    """
+    facts = official(name)
+    if options.split not in ("train", "test"):
+        raise UserError(f"{name} has no split {options.split!r}; choose --data.split train or test.")
+    source = _from_hub(name, facts, options) if folder is None else _from_folder(name, facts, folder, options)
+    labels = np.full(len(source), -1) if source.labels is None else np.asarray(source.labels)
+    for i in np.flatnonzero((labels < 0) | (labels >= facts.classes)):
+        what = f"{source.path(int(i))} has the label {labels[i]}, not one of {name}'s 0 to {facts.classes - 1}"
+        raise UserError(f"{what}; unpack {facts.archives} again, or give another set by its path alone.")
+    if not len(labels):
+        raise UserError(f"{folder} lists no image to {options.split}; unpack {facts.archives} there again.")
+    unnamed = (str(i) for i in range(len(source.classes), facts.classes))
+    return dataclasses.replace(source, name=name, classes=(*source.classes[: facts.classes], *unnamed))
+
+
+def _from_hub(name: str, facts: Facts, options: DataOptions) -> Encoded:
+    remedy = f"unpack {facts.archives} and say --data {name}:FOLDER"
+    if facts.hub is None:
+        raise UserError(f"no copy of {name} on the hub is authoritative; {remedy}, or trust one as hub:OWNER/NAME.")
+    try:
+        return sources._hub(facts.hub, facts.splits[options.split == "test"], options.count)
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}, or {remedy}.") from None
+
+
+def _from_folder(name: str, facts: Facts, folder: str, options: DataOptions) -> Encoded | Raw:
+    root = Path(os.path.expanduser(folder))
+    if not folder or not root.exists():
+        raise UserError(f"there is no file or folder {folder!r}; give an existing one, --data {name}:FOLDER.")
+    for top in (root, root / facts.top):
+        if any((top / file).exists() for file in facts.files):
+            return _from_authors(name, facts, top, options)
+    parquet = [root] if root.is_file() else sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
+    if parquet or any((root / split).is_dir() for split in ("train", "test")):
+        return _from_copy(root, parquet, facts, options)
+    stems = [file.removesuffix(".bin") for file in facts.files if file.endswith(".bin")]
+    if any(path.is_file() for stem in stems for path in (root / stem, *root.glob(f"*/{stem}"))):
+        raise UserError(f"{root} has the python version of {name}, a pickle, and is not read; unpack {facts.archives}.")
+    files = ", ".join(facts.files)
+    raise UserError(f"{root} has none of {files}, no Parquet, no train or test; unpack {facts.archives} there.")
+
+
+def _from_copy(root: Path, parquet: list[Path], facts: Facts, options: DataOptions) -> Encoded:
+    """The split from Parquet files or folders, whatever they call it, with the validation images if they train too."""
+    found = {f.name.split("-")[0].split(".")[0] for f in parquet} or {f.name for f in root.iterdir() if f.is_dir()}
+    called = facts.splits[options.split == "test"].split("+")
+    others = sorted(s for s in found - {options.split} if any(c.startswith(s) for c in called))  # val and valid, too
+    splits = [options.split, *others] if options.split == "train" else others[:1] if "test" not in found else ["test"]
+    if not splits or not found.issuperset(splits):
+        raise UserError(f"{root} has no split {options.split!r} among {', '.join(sorted(found))}; add or name it so.")
+    read = functools.partial(sources._parquet, root, parquet) if parquet else functools.partial(sources._folder, root)
+    parts = [read(split, None) for split in splits]
+    rows = sources._spread([(part, i) for part in parts for i in range(len(part))], options.count)
+    paths, labels, names = [p.path(i) for p, i in rows], [p.label(i) for p, i in rows], parts[0].classes
+    if not parquet:  # numbered over both splits, since those of a subset may not show the same classes
+        tops = [root / split for split in {"train", "validation", "valid", "val", "test"} & found]
+        names = tuple(sorted({f.name for top in tops for f in top.iterdir() if f.is_dir() and f.name[0] != "."}))
+        number = {name: i for i, name in enumerate(names)}
+        labels = [number.get(Path(path).relative_to(root).parts[1], -1) for path in paths]
+    stamp = sources._stamp([*(part.stamp for part in parts), str(options.count)])
+    return Encoded(root.name, paths, lambda i: rows[i][0].read(rows[i][1]), labels, names, stamp)
+
+
+def _from_authors(name: str, facts: Facts, top: Path, options: DataOptions) -> Encoded | Raw:
+    remedy = f"unpack {facts.archives} in {top}"
+    try:
+        if name in ("cifar10", "cifar100"):
+            return _records(name, facts, top, options)
+        listed, names = _listing(name, facts, top, options.split == "train")
+        files, labels = zip(*sources._spread(listed, options.count), strict=True) if listed else ((), ())
+        stamp = _stamp(top, files, [*labels, options.count])
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} of {name} is missing; {remedy}.") from None
+    except Exception as error:  # scipy, JSON and text raise many kinds, as the damage will have it
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the files in {top} do not read as those of {name} ({reason}); {remedy} again.") from None
+    classes = tuple(names.get(i, str(i)) for i in range(facts.classes))
+    return Encoded(name, [str(f) for f in files], lambda i: files[i].read_bytes(), labels, classes, stamp)
+
+
+def _listing(name: str, facts: Facts, top: Path, train: bool) -> tuple[list[tuple[Path, int]], dict[int, str]]:
+    """What the authors' lists say: images with their labels, and names of classes; one arm per layout."""
+    match name:
+        case "flowers102":
+            sets, classes = _mat(top / "setid.mat"), _mat(top / "imagelabels.mat")["labels"]
+            ids = np.hstack([sets[key] for key in (("trnid", "valid") if train else ("tstid",))]).astype(int)
+            return [(top / "jpg" / f"image_{i:05}.jpg", int(classes[i - 1]) - 1) for i in ids], {}
+        case "cub200":
+            files, classes, trains = (_numbered(top / file) for file in facts.files)
+            names = {int(i) - 1: n for i, n in _numbered(top / "classes.txt").items()}
+            chosen = [i for i in files if trains[i] == str(int(train))]
+            return [(top / "images" / files[i], int(classes[i]) - 1) for i in chosen], names
+        case "cars196":
+            devkit, folder = top / "devkit", top / ("cars_train" if train else "cars_test")
+            lists = devkit / "cars_train_annos.mat" if train else top / "cars_test_annos_withlabels.mat"
+            cars = _mat(lists if lists.exists() else devkit / lists.name)["annotations"]
+            names = dict(enumerate(map(str, np.atleast_1d(_mat(devkit / "cars_meta.mat")["class_names"]))))
+            return [(folder / str(car["fname"]), int(car["class"]) - 1) for car in np.atleast_1d(cars)], names
+        case "food101":
+            images, names = (_lines(top / "meta" / f"{n}.txt") for n in ("train" if train else "test", "classes"))
+            number = {name: i for i, name in enumerate(names)}
+            return [(top / f"images/{i}.jpg", number.get(i.split("/")[0], -1)) for i in images], dict(enumerate(names))
+        case _:  # inat2019
+            tree = json.loads((top / f"{'train' if train else 'val'}2019.json").read_text("utf-8"))
+            label = {a["image_id"]: a["category_id"] for a in tree["annotations"]}
+            names = {c["id"]: str(c["name"]) for c in tree["categories"]}
+            return [(top / i["file_name"], label.get(i["id"], -1)) for i in tree["images"]], names
+
+
+def _records(name: str, facts: Facts, top: Path, options: DataOptions) -> Raw:
+    """CIFAR's records: label bytes, the finest last, then a red, a green and a blue plane in rows of 32 pixels."""
+    names, first = ("batches.meta.txt", 1) if name == "cifar10" else ("fine_label_names.txt", 2)
+    files = [top / file for file in facts.files if file.startswith("test") == (options.split == "test")]
+    parts = [np.frombuffer(file.read_bytes(), np.uint8).reshape(-1, first + 3072) for file in files]
+    paths = [f"{file}[{i}]" for file, part in zip(files, parts, strict=True) for i in range(len(part))]
+    keep = sources._spread(range(len(paths)), options.count)
+    rows = np.concatenate(parts)[np.asarray(keep, int)]
+    pixels = rows[:, first:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    labels, classes, stamp = rows[:, first - 1].astype(int), _lines(top / names), _stamp(top, files, [options.count])
+    return Raw(name, [paths[i] for i in keep], pixels, labels, tuple(classes), stamp)
+
+
+def _stamp(top: Path, files: Sequence[Path], rest: Sequence[Any]) -> str:
+    stats = ((f.relative_to(top), f.stat()) for f in files)
+    return sources._stamp([*(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in stats), *map(str, rest)])
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _numbered(path: Path) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in _lines(path))
+
+
+def _mat(path: Path) -> dict[str, Any]:
+    import scipy.io  # slow to import
+
+    with open(path, "rb") as file:
+        return scipy.io.loadmat(file, squeeze_me=True)

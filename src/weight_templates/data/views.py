@@ -1,0 +1,105 @@
+"""Images to be judged by: under the evaluation transform, in order, with their classes."""
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from ..config import DataOptions
+from ..errors import RunError, UserError
+from .augment import evaluation_view
+from .feed import Loaded
+from .sources import CorruptImage, Source, open_source
+
+
+TEST_SPLITS = ("test", "val", "validation")
+"""Where the images to report on are looked for, in this order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """Some images of a source under the evaluation transform: made once where they fit in memory, else every time."""
+
+    loaded: Loaded
+    indices: Int[np.ndarray, " views"]
+    size: int
+    chunk: int
+    threads: int
+    kept: list[UInt8[np.ndarray, "chunk size size 3"]] = dataclasses.field(default_factory=list)
+    keep: bool = True
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[UInt8[np.ndarray, "chunk size size 3"]]:
+        """Chunks of images, the last one filled up with zeros; raises RunError for an image that has gone bad."""
+        if self.kept:
+            yield from self.kept
+            return
+        made = []
+        with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+            for start in range(0, len(self), self.chunk):
+                try:
+                    images = np.stack(list(pool.map(self._view, self.indices[start : start + self.chunk].tolist())))
+                except CorruptImage as error:
+                    raise RunError(
+                        f"an image went bad since it was checked: {error}; mend it and run the same command again."
+                    ) from None
+                images = np.pad(images, ((0, self.chunk - len(images)), (0, 0), (0, 0), (0, 0)))
+                if self.keep:
+                    made.append(images)
+                yield images
+        self.kept.extend(made)
+
+    def _view(self, index: int) -> UInt8[np.ndarray, "size size 3"]:
+        image = self.loaded.source.image(index) if self.loaded.pixels is None else self.loaded.pixels[index]
+        return evaluation_view(image, self.size)
+
+
+def views_of(
+    loaded: Loaded, indices: Int[np.ndarray, " views"], size: int, options: DataOptions, chunk: int = 256
+) -> Views:
+    """The evaluation views of some images, `chunk` at a time."""
+    keep = len(indices) * size * size * 3 <= options.resident_mb * 2**20
+    return Views(loaded, indices, size, min(chunk, len(indices)), options.threads or os.cpu_count() or 1, keep=keep)
+
+
+def labels_of(loaded: Loaded, indices: Int[np.ndarray, " some"], classes: int) -> Int[np.ndarray, " some"]:
+    """The classes of some images; raises UserError, naming the image, where one lies outside 0 … classes - 1."""
+    labels = np.array([loaded.source.label(int(i)) for i in indices], np.int32)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        where = loaded.source.path(int(indices[wrong[0]]))
+        fault = f"has label {labels[wrong[0]]}" if labels[wrong[0]] >= 0 else "has no label"
+        raise UserError(
+            f"{where} {fault}, but there are {classes} classes, 0 to {classes - 1} ({len(wrong)} such image(s)); "
+            "mend the labels, or give --data labelled images."
+        )
+    return labels
+
+
+def test_source(options: DataOptions, split: str | None, size: int, seed: int) -> Source | None:
+    """The images to report on at the end.
+
+    **Arguments:**
+
+    - `options`: of the training images; their source is looked at.
+    - `split`: its name; if None the first of `TEST_SPLITS` that there is, other than the one trained on.
+
+    **Returns:** None if the source has no such split. Raises UserError if `split` is given and there is none.
+    """
+    if split is not None:
+        return open_source(dataclasses.replace(options, split=split), size, seed)
+    for name in TEST_SPLITS:
+        if name != options.split:
+            try:
+                return open_source(dataclasses.replace(options, split=name), size, seed)
+            except UserError:
+                continue
+    return None
+
+
+test_source.__test__ = False  # pyright: ignore[reportFunctionMemberAccess] - not pytest's

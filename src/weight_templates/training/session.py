@@ -1,0 +1,114 @@
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
+
+from .. import cli
+from ..errors import RunError, UserError
+from .loop import Interrupt, fit
+from .record import Run, Stopwatch
+from .sharding import replicate
+from .step import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long a run trains, and how often it looks up. All numbers are of steps, but `batch`, of images."""
+
+    steps: int
+    steps_per_epoch: int
+    batch: int
+    evaluate_every: int
+
+
+def train(
+    run: Run,
+    plan: Plan,
+    state: TrainState,
+    step: Callable[[TrainState, Any, PRNGKeyArray], TrainState],
+    batches: Callable[[int], Iterable[Any]],
+    evaluate: Callable[[TrainState], tuple[float, dict[str, float]]],
+    *,
+    schedule: optax.Schedule,
+    identity: str,
+    mesh: Mesh,
+    key: PRNGKeyArray,
+) -> TrainState:
+    """Trains in a run's directory, from its last checkpoint if there is one.
+
+    **Arguments:**
+
+    - `run`: entered already.
+    - `state`: before the first step.
+    - `batches`: from the number of steps done to the batches of the steps that are left.
+    - `evaluate`: from a state to a score, of which the lowest is the best, and the metrics to record.
+    - `schedule`: the learning rate, to record it.
+    - `identity`: what the data are; a run goes on with no others.
+
+    **Returns:** the state after the last step; `run.checkpoints.best` has the one of the best score.
+
+    Raises RunError if the loss is not finite, UserError if the run began on other data, SystemExit if interrupted.
+    """
+    options = run.options
+    start, best = 0, float("inf")
+    if (saved := run.checkpoints.restore(state)) is not None:
+        state, about = saved
+        start, best = about["step"], about["best"]
+        if about["data"] != identity:
+            raise UserError(
+                f"{run.path} began on {about['data']}, now there are {identity}; say --run.overwrite to start anew."
+            )
+        cli.say(f"going on from step {start} of {plan.steps} in {run.path}")
+    else:
+        cli.say(f"{plan.steps} steps in {run.path}")
+    state = replicate(state, mesh)
+    run.begin(start)
+    watch = Stopwatch(start, plan.steps, plan.batch)
+
+    def finite(loss: float, done: int) -> float:
+        # A state is saved only if its losses are finite, so a checkpoint is always sound.
+        if not loss < float("inf"):
+            raise RunError(
+                f"the loss is {loss} at step {done}; lower --optim.base-lr, or say --precision float32. "
+                f"Checkpoints in {run.checkpoints.folder} are from before that."
+            )
+        return loss
+
+    def record(done: int, state: TrainState) -> TrainState:
+        loss = finite(float(state.tally) / int(state.tallied), done)
+        rate = jnp.asarray(schedule(done - 1)).item()
+        run.record(step=done, epoch=done / plan.steps_per_epoch, loss=loss, learning_rate=rate)
+        run.time(step=done, images_per_second=watch.lap(done, loss))
+        return state.recounted()
+
+    def judge(done: int, state: TrainState) -> None:
+        nonlocal best
+        finite(float(state.tally), done)
+        score, metrics = evaluate(state)
+        finite(score, done)
+        run.record(step=done, epoch=done / plan.steps_per_epoch, **metrics)
+        better, best = score < best, min(score, best)
+        run.checkpoints.save(done, state, {"best": best, "data": identity}, best=better)
+
+    def save(done: int, state: TrainState) -> None:
+        if done % plan.evaluate_every and done != plan.steps:
+            finite(float(state.tally), done)
+            run.checkpoints.save(done, state, {"best": best, "data": identity})
+
+    def heed(done: int, state: TrainState) -> None:
+        if interrupt.asked is not None:
+            finite(float(state.tally), done)
+            run.checkpoints.save(done, state, {"best": best, "data": identity})
+            run.checkpoints.wait()
+            cli.say(f"\nstopped at step {done}, saved; the same command, less --run.overwrite, goes on from there.")
+            raise SystemExit(128 + interrupt.asked)
+
+    with Interrupt() as interrupt:
+        every = [(options.log_every, record), (plan.evaluate_every, judge), (options.save_every, save), (1, heed)]
+        state = fit(state, step, batches(start), start=start, stop=plan.steps, key=key, every=every)
+        run.checkpoints.wait()
+    return state

@@ -1,0 +1,560 @@
+"""Models as files: against timm, transformers, Pillow and PyTorch; round trips; and everything that is refused."""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+import sys
+import types
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+import weight_templates as wt
+from weight_templates import convert, naming, trees
+from weight_templates.convert import at_resolution, export_model, load_model, save_model
+from weight_templates.files import read_safetensors, write_safetensors
+from weight_templates.models import ViT
+
+from .helpers import CONFIGS, ENHANCED, PLAIN, WIDE
+
+
+GOLDEN = Path(__file__).parent / "golden"
+OUTPUTS = json.loads((GOLDEN / "outputs.json").read_text())
+FILES = {
+    "timm-token": "timm-token.safetensors",
+    "timm-avg": "timm-avg.safetensors",
+    "mae": "mae.safetensors",
+    "huggingface": "huggingface",
+}
+HEADS = {"timm-token": 3, "timm-avg": 3, "mae": 3, "huggingface": None}  # the folder tells
+WIDE_PLAIN = CONFIGS["wide-plain"]
+
+
+def golden_images():
+    """The formula of `golden/make.py`."""
+    n, y, x, c = np.meshgrid(np.arange(2), np.arange(32), np.arange(32), np.arange(3), indexing="ij")
+    pixels = 0.5 + 0.3 * np.sin(0.37 * x + 0.9 * c + n) + 0.2 * np.cos(0.23 * y * (1 + n) - 0.05 * x + 2.1 * c)
+    return jnp.asarray(((pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).astype(np.float32))
+
+
+@functools.cache
+def model_of(config=PLAIN, pool=None, classes=5, seed=0):
+    """A model whose every number is random, gains around 1; with a head if there is a pool."""
+    rng = np.random.default_rng(seed)
+    shapes = naming.skeleton(config, 0 if pool is None else classes, pool)
+    arrays = {
+        name: jnp.asarray(rng.normal(name.endswith("gain"), 0.2, leaf.shape), jnp.float32)
+        for name, leaf in trees.named_arrays(shapes).items()
+    }
+    return trees.with_arrays(shapes, arrays)
+
+
+def golden_arrays(name):
+    path = GOLDEN / FILES[name]
+    return safetensors.numpy.load_file(path / "model.safetensors" if path.is_dir() else path)
+
+
+def same(one, two):
+    """Two models in every bit, and in their configuration."""
+    return bool(eqx.tree_equal(one, two))
+
+
+# What other libraries compute
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_models_of_other_libraries_compute_what_they_did_there(name):
+    found = load_model(GOLDEN / FILES[name], heads=HEADS[name])
+    outputs = jax.vmap(lambda image: found.model(image))(golden_images())
+    expected = np.array(OUTPUTS["outputs"][name]).reshape(OUTPUTS["shapes"][name])
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_exports_have_exactly_the_tensors_of_other_libraries(name):
+    arrays = {n: a for n, a in golden_arrays(name).items() if not n.startswith(("decoder_", "mask_token"))}
+    model = load_model(GOLDEN / FILES[name], heads=HEADS[name]).model
+    again = naming.to_huggingface(model) if name == "huggingface" else naming.to_timm(model)
+    assert again.keys() == arrays.keys()
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(again[key], array, err_msg=key)
+        assert again[key].dtype == np.float32
+
+
+def test_what_is_told_by_the_tensors():
+    model = load_model(GOLDEN / "timm-avg.safetensors", heads=3).model
+    assert model.backbone.config == wt.ViTConfig(image=32, patch=8, depth=1, heads=3, head_dim=8, dress="plain")
+    assert model.pool == "mean"
+    assert load_model(GOLDEN / "timm-token.safetensors", heads=3).model.pool == "cls"
+    found = load_model(GOLDEN / "mae.safetensors", heads=3)
+    assert isinstance(found.model, ViT)
+    assert found.about == {"imported": "timm", "file": "mae.safetensors"}
+    vit = model_of(dataclasses.replace(PLAIN, depth=1, heads=2, head_dim=64))
+    assert same(naming.from_timm(naming.to_timm(vit)), vit)  # 64 channels a head where nothing tells
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("pool", [None, "mean", "cls"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_our_own_file_keeps_every_bit(tmp_path, config, pool):
+    model = model_of(config, pool)
+    save_model(tmp_path / "model.safetensors", model, {"data": "synthetic"})
+    found = load_model(tmp_path / "model.safetensors")
+    assert same(found.model, model)
+    assert found.about == {"data": "synthetic"}
+
+
+@pytest.mark.parametrize("pool", [None, "mean", "cls"])
+def test_names_round_trip(pool):
+    model = model_of(PLAIN, pool)
+    assert same(naming.from_timm(naming.to_timm(model), 4), model)
+    if pool != "mean":
+        assert same(naming.from_huggingface(naming.to_huggingface(model), 4), model)
+
+
+@pytest.mark.parametrize(
+    ("format", "pool"),
+    [
+        (f, p)
+        for f in ("safetensors", "timm", "huggingface")
+        for p in (None, "mean", "cls")
+        if (f, p) != ("huggingface", "mean")
+    ],
+)
+def test_exports_are_read_again(tmp_path, format, pool):
+    model = model_of(PLAIN, pool)
+    path = tmp_path / "deep" / ("folder" if format == "huggingface" else "file.safetensors")
+    export_model(path, model, format, {"data": "synthetic"})
+    assert same(load_model(path, heads=4).model, model)
+    assert {p.name for p in path.parent.iterdir()} == {path.name}
+
+
+def test_a_head_of_one_class_is_a_head(tmp_path):
+    model = model_of(PLAIN, "cls", classes=1)
+    export_model(tmp_path / "hf", model, "huggingface", {})
+    assert same(load_model(tmp_path / "hf").model, model)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_other_precisions_become_single(tmp_path, dtype):
+    model = model_of(PLAIN, "cls")
+    arrays = {name: array.astype(dtype) for name, array in naming.to_timm(model).items()}
+    (tmp_path / "half.safetensors").write_bytes(safetensors.numpy.save(arrays))
+    found = load_model(tmp_path / "half.safetensors", heads=4).model
+    for name, array in naming.to_timm(found).items():
+        np.testing.assert_array_equal(array, arrays[name].astype(np.float32))
+
+
+def test_what_belongs_to_a_pooler_is_left_out():
+    model = model_of(PLAIN)
+    pooler = {"pooler.dense.weight": np.zeros((16, 16), np.float32), "pooler.dense.bias": np.zeros(16, np.float32)}
+    assert same(naming.from_huggingface(naming.to_huggingface(model) | pooler, 4), model)
+    bare = naming.to_huggingface(model)
+    assert same(naming.from_huggingface({f"vit.{name}": array for name, array in bare.items()}, 4), model)
+
+
+def test_huggingface_folder_tells_what_transformers_needs(tmp_path):
+    export_model(tmp_path / "hf", model_of(PLAIN, "cls"), "huggingface", {"data": "synthetic"})
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    theirs = json.loads((GOLDEN / "huggingface" / "config.json").read_text())
+    assert config["architectures"] == theirs["architectures"]
+    for key in ("model_type", "hidden_act", "layer_norm_eps", "num_channels", "qkv_bias"):
+        assert config[key] == theirs[key], key
+    assert (config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]) == (16, 3, 4)
+    assert (config["intermediate_size"], config["image_size"], config["patch_size"]) == (64, 16, 4)
+    assert (config["num_labels"], len(config["id2label"]), len(config["label2id"])) == (5, 5, 5)
+    assert config["weight_templates"] == {"data": "synthetic"}
+    processor = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
+    assert processor["image_mean"] == [0.485, 0.456, 0.406]
+    assert processor["image_std"] == [0.229, 0.224, 0.225]
+    export_model(tmp_path / "bare", model_of(PLAIN), "huggingface", {})
+    bare = json.loads((tmp_path / "bare" / "config.json").read_text())
+    assert bare["architectures"] == ["ViTModel"]
+    assert "num_labels" not in bare
+
+
+# Other resolutions
+
+
+@pytest.mark.parametrize("image", [8, 12, 20, 32, 64])
+def test_positions_are_resampled_as_pillow_does(image):
+    """Pillow's bicubic filter is also Keys's with a = -1/2, widened where it shrinks."""
+    model = model_of(PLAIN, "mean")
+    found = at_resolution(model, image)
+    assert found.backbone.config == dataclasses.replace(PLAIN, image=image)
+    assert found.backbone.positions.grid == image // 4
+    table, new = np.asarray(model.backbone.positions.table), np.asarray(found.backbone.positions.table)
+    np.testing.assert_array_equal(new[0], table[0])
+    for channel in range(16):
+        plane = Image.fromarray(table[1:, channel].reshape(4, 4))
+        expected = np.asarray(plane.resize((image // 4, image // 4), Image.Resampling.BICUBIC))
+        np.testing.assert_allclose(new[1:, channel].reshape(expected.shape), expected, atol=1e-6)
+    assert found(jnp.zeros((image, image, 3))).shape == (5,)
+    one, two = trees.named_arrays(model), trees.named_arrays(found)
+    assert [name for name in one if not np.array_equal(one[name], two[name])] == ["backbone.positions.table"]
+
+
+def test_rotary_positions_follow_the_grid():
+    model = model_of(ENHANCED)
+    found = at_resolution(model, 24)
+    assert found.config.image == 24
+    assert found.positions.angles.shape == (37, 2)
+    assert found(jnp.zeros((24, 24, 3))).shape == (37, 16)
+    assert all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(model)))  # nothing but the configuration
+
+
+@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
+def test_the_same_resolution_is_the_same_model(tmp_path, config):
+    model = model_of(config, "mean")
+    assert same(at_resolution(model, 16), model)
+    save_model(tmp_path / "model.safetensors", model, {})
+    assert same(load_model(tmp_path / "model.safetensors", image=32).model, at_resolution(model, 32))
+
+
+@pytest.mark.parametrize("image", [0, -4, 18])
+def test_images_that_patches_do_not_tile_are_refused(image):
+    with pytest.raises(wt.UserError, match="patches of 4 px do not tile"):
+        at_resolution(model_of(PLAIN), image)
+
+
+# What is refused
+
+
+def spoilt(change, name="timm-token"):
+    arrays = golden_arrays(name) | change
+    return {key: array for key, array in arrays.items() if array is not None}
+
+
+BAD = {
+    "missing": ({"blocks.1.norm1.weight": None}, "blocks.1.norm1.weight is missing"),
+    "missing kernel": ({"patch_embed.proj.weight": None}, "patch_embed.proj.weight is missing"),
+    "missing table": ({"pos_embed": None}, "pos_embed is missing"),
+    "missing norm": ({"norm.weight": None, "norm.bias": None}, "norm.bias is missing"),
+    "missing head bias": ({"head.bias": None}, "head.bias is missing"),
+    "no blocks": ({f"blocks.{i}.mlp.fc1.weight": None for i in (0, 1)}, "blocks.0.mlp.fc1.weight is missing"),
+    "layer scale": ({"blocks.0.ls1.gamma": np.ones(24, np.float32)}, "blocks.0.ls1.gamma is not expected"),
+    "registers": ({"reg_token": np.ones((1, 4, 24), np.float32)}, "reg_token is not expected"),
+    "distilled": ({"dist_token": np.ones((1, 1, 24), np.float32)}, "dist_token is not expected"),
+    "pre_logits": ({"pre_logits.fc.weight": np.ones((24, 24), np.float32)}, "pre_logits.fc.weight is not expected"),
+    "two norms": ({f"fc_norm.{x}": np.ones(24, np.float32) for x in ("weight", "bias")}, "norm.bias is not expected"),
+    "layer 7": ({"blocks.7.norm1.weight": np.ones(24, np.float32)}, r"blocks.2\S+ is missing"),
+    "shape": (
+        {"blocks.1.attn.qkv.weight": np.ones((71, 24), np.float32)},
+        r"blocks.1.attn.qkv.weight has shape \(71, 24\) instead of \(72, 24\)",
+    ),
+    "axes": ({"patch_embed.proj.weight": np.ones((24, 192), np.float32)}, r"\(24, 192\)"),
+    "grey": ({"patch_embed.proj.weight": np.ones((24, 1, 8, 8), np.float32)}, "1 colours"),
+    "oblong": ({"patch_embed.proj.weight": np.ones((24, 3, 8, 4), np.float32)}, "8 x 4"),
+    "no class token": ({"pos_embed": np.ones((1, 16, 24), np.float32)}, "16 rows"),
+    "hidden": ({"blocks.0.mlp.fc1.weight": np.ones((48, 24), np.float32)}, "48 hidden units, not 4 x 24"),
+    "quantised": ({"head.weight": np.ones((10, 24), np.int8)}, "head.weight holds int8"),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), BAD.values(), ids=BAD)
+def test_tensors_that_are_no_network_of_ours_are_named(tmp_path, change, says):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors.numpy.save(spoilt(change)))
+    with pytest.raises(wt.UserError, match=says) as error:
+        load_model(path, heads=3)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_tensors_of_huggingface_that_are_no_network_of_ours_are_named():
+    for change, says in (
+        (
+            {"vit.encoder.layer.1.attention.attention.key.bias": None},
+            r"layer.1.attention.attention.key.bias is missing",
+        ),
+        ({"vit.layernorm.bias": np.ones(9, np.float32)}, r"vit.layernorm.bias has shape \(9,\) instead of \(24,\)"),
+        ({"vit.extra": np.ones(9, np.float32)}, r"vit.extra is not expected"),
+    ):
+        with pytest.raises(wt.UserError, match=says):
+            naming.from_huggingface(spoilt(change, "huggingface"), 3)
+
+
+@pytest.mark.parametrize(
+    ("heads", "says"), [(None, "give it with --heads"), (5, "5 heads"), (0, "0 heads"), (12, "12 heads")]
+)
+def test_heads_that_do_not_fit_are_refused(heads, says):
+    with pytest.raises(wt.UserError, match=says):
+        load_model(GOLDEN / "timm-token.safetensors", heads=heads)
+
+
+def test_heads_against_what_the_file_tells_are_refused(tmp_path):
+    with pytest.raises(wt.UserError, match="has 3 heads, not 6"):
+        load_model(GOLDEN / "huggingface", heads=6)
+    save_model(tmp_path / "ours.safetensors", model_of(), {})
+    with pytest.raises(wt.UserError, match="has 4 heads, not 2"):
+        load_model(tmp_path / "ours.safetensors", heads=2)
+
+
+def test_files_that_are_no_models_are_refused(tmp_path):
+    with pytest.raises(wt.UserError, match="there is no model at"):
+        load_model(tmp_path / "nowhere.safetensors")
+    (tmp_path / "noise.safetensors").write_bytes(b"not a model")
+    with pytest.raises(wt.UserError, match="corrupt or no safetensors"):
+        load_model(tmp_path / "noise.safetensors")
+    (tmp_path / "other.safetensors").write_bytes(safetensors.numpy.save({"conv1.weight": np.zeros(3)}))
+    with pytest.raises(wt.UserError, match=r"no names we know \(conv1.weight\)"):
+        load_model(tmp_path / "other.safetensors")
+    write_safetensors(tmp_path / "bank.safetensors", {}, {"format": "weight-templates bank 1"})
+    with pytest.raises(wt.UserError, match="is a 'weight-templates bank 1'"):
+        load_model(tmp_path / "bank.safetensors")
+
+
+def test_our_own_file_is_checked(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, model_of(PLAIN, "cls"), {})
+    content = bytearray(path.read_bytes())
+    arrays, header = read_safetensors(path, "")
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(wt.UserError, match="digest"):
+        load_model(path)
+    for change in ({"backbone.cls": None}, {"extra": np.zeros(2, np.float32)}, {"head.bias": np.zeros(9, np.float32)}):
+        write_safetensors(path, {n: a for n, a in (arrays | change).items() if a is not None}, header)
+        with pytest.raises(wt.UserError, match=next(iter(change))):
+            load_model(path)
+
+
+def test_folders_that_are_no_models_are_refused(tmp_path):
+    with pytest.raises(wt.UserError, match=r"holds no config\.json"):
+        load_model(tmp_path)
+    export_model(tmp_path / "hf", model_of(PLAIN, "cls"), "huggingface", {})
+    config = tmp_path / "hf" / "config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps(told | {"hidden_act": "relu"}))
+    with pytest.raises(wt.UserError, match="hidden_act 'relu'"):
+        load_model(tmp_path / "hf")
+    for text in ("{", "[1]", "3"):
+        config.write_text(text)
+        with pytest.raises(wt.UserError, match="is not a JSON object"):
+            load_model(tmp_path / "hf")
+    (tmp_path / "hf" / "model.safetensors").unlink()
+    with pytest.raises(wt.UserError, match=r"holds no model\.safetensors"):
+        load_model(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("format", ["timm", "huggingface"])
+@pytest.mark.parametrize(
+    ("config", "says"), [(ENHANCED, "enhanced_vit.py"), (WIDE, "enhanced_vit.py"), (WIDE_PLAIN, "24 residual channels")]
+)
+def test_what_other_libraries_do_not_have_is_not_exported(tmp_path, format, config, says):
+    with pytest.raises(wt.UserError, match=says) as error:
+        export_model(tmp_path / "model", model_of(config), format, {})
+    assert "--format safetensors" in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_huggingface_has_no_head_on_the_mean(tmp_path):
+    with pytest.raises(wt.UserError, match="--format timm"):
+        export_model(tmp_path / "model", model_of(PLAIN, "mean"), "huggingface", {})
+
+
+@pytest.mark.parametrize("format", ["safetensors", "timm", "huggingface"])
+def test_nothing_is_overwritten_unasked(tmp_path, format):
+    path = tmp_path / "model"
+    export_model(path, model_of(seed=1), format, {})
+    with pytest.raises(wt.UserError, match=f"{path} exists already.*--overwrite"):
+        export_model(path, model_of(seed=2), format, {})
+    assert same(load_model(path, heads=4).model, model_of(seed=1))
+    export_model(path, model_of(seed=2), format, {}, overwrite=True)
+    assert same(load_model(path, heads=4).model, model_of(seed=2))
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_is_no_model_is_never_overwritten(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.tex").write_text("years of work")
+    with pytest.raises(wt.UserError, match="holds more than a model"):
+        export_model(tmp_path / "folder", model_of(), "huggingface", {}, overwrite=True)
+    with pytest.raises(wt.UserError, match="is a folder, not what timm makes"):
+        export_model(tmp_path / "folder", model_of(), "timm", {}, overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(wt.UserError, match="is a file, not what huggingface makes"):
+        export_model(tmp_path / "file", model_of(), "huggingface", {}, overwrite=True)
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_half_a_folder_never_appears(tmp_path, monkeypatch, fails_at):
+    """Whatever fails, the folder is what it was: here the move of the old one away, then that of the new one in."""
+    path = tmp_path / "hf"
+    export_model(path, model_of(seed=1), "huggingface", {})
+    replace, calls = os.replace, []
+
+    def broken(source, target):
+        if not str(target).endswith((".json", ".safetensors")):
+            calls.append(target)
+            if len(calls) == fails_at:
+                raise OSError("no space left")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="no space"):
+        export_model(path, model_of(seed=2), "huggingface", {}, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+    assert same(load_model(path).model, model_of(seed=1))
+
+
+def test_missing_extras_are_named(tmp_path, monkeypatch):
+    for module in ("torch", "jax2onnx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "model.pth").write_bytes(b"")
+    with pytest.raises(wt.UserError, match=r"pip install 'weight-templates\[torch\]'"):
+        load_model(tmp_path / "model.pth")
+    with pytest.raises(wt.UserError, match=r"pip install 'weight-templates\[onnx\]'"):
+        export_model(tmp_path / "model.onnx", model_of(), "onnx", {})
+
+
+# ONNX
+
+
+@pytest.mark.parametrize("pool", [None, "mean"])
+@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
+@pytest.mark.filterwarnings("default")  # they are other people's
+def test_onnx_computes_the_same(tmp_path, config, pool):
+    pytest.importorskip("jax2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    model = model_of(config, pool)
+    export_model(tmp_path / "model.onnx", model, "onnx", {"data": "synthetic"})
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    for batch in (1, 3):
+        images = jr.normal(jr.key(batch), (batch, 16, 16, 3))
+        (found,) = session.run(["tokens" if pool is None else "logits"], {"pixels": np.asarray(images)})
+        np.testing.assert_allclose(found, jax.vmap(lambda image: model(image))(images), atol=1e-5)
+
+
+def test_onnx_is_asked_for_any_batch_and_named_ends(tmp_path, monkeypatch):
+    """What is handed to jax2onnx, where it is not installed."""
+    asked = {}
+
+    class Made:
+        metadata_props = types.SimpleNamespace(add=lambda **entry: asked.update(entry))
+
+        def SerializeToString(self):
+            return b"onnx"
+
+    def to_onnx(function, inputs, **rest):
+        shape = jax.ShapeDtypeStruct((2, *inputs[0][1:]), jnp.float32)
+        asked.update(rest, inputs=inputs, out=jax.eval_shape(function, shape).shape)
+        assert "scan" not in str(jax.make_jaxpr(function)(jnp.zeros(shape.shape)))
+        return Made()
+
+    monkeypatch.setitem(sys.modules, "jax2onnx", types.SimpleNamespace(to_onnx=to_onnx))
+    export_model(tmp_path / "model.onnx", model_of(PLAIN, "mean"), "onnx", {"data": "synthetic"})
+    assert (tmp_path / "model.onnx").read_bytes() == b"onnx"
+    assert (asked["inputs"], asked["out"]) == ([("batch", 16, 16, 3)], (2, 5))
+    assert (asked["input_names"], asked["output_names"]) == (["pixels"], ["logits"])
+    assert (asked["key"], json.loads(asked["value"])) == ("about", {"data": "synthetic"})
+
+
+def test_models_too_large_for_onnx_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", types.SimpleNamespace(to_onnx=None))
+    monkeypatch.setattr(convert, "LARGEST_ONNX", 1000)
+    with pytest.raises(wt.UserError, match="holds 2 GB at most"):
+        export_model(tmp_path / "model.onnx", model_of(), "onnx", {})
+
+
+# PyTorch
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize(
+    ("config", "pool"),
+    [(ENHANCED, None), (WIDE, "mean"), (dataclasses.replace(ENHANCED, heads=2, head_dim=12, width=20), "cls")],
+    ids=["tokens", "mean", "cls"],
+)
+def test_the_pytorch_module_of_the_documents_computes_the_same(tmp_path, torch, config, pool):
+    spec = importlib.util.spec_from_file_location(
+        "enhanced_vit", Path(__file__).parents[1] / "docs" / "enhanced_vit.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = model_of(config, pool)
+    save_model(tmp_path / "model.safetensors", model, {})
+    images = jr.normal(jr.key(1), (2, 16, 16, 3))
+    with torch.no_grad():
+        found = module.EnhancedViT.load(tmp_path / "model.safetensors")(
+            torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+        )
+    np.testing.assert_allclose(found.numpy(), jax.vmap(lambda image: model(image))(images), atol=1e-5)
+    save_model(tmp_path / "plain.safetensors", model_of(PLAIN), {})
+    with pytest.raises(ValueError, match="--format timm"):
+        module.EnhancedViT.load(tmp_path / "plain.safetensors")
+
+
+@pytest.mark.parametrize("under", ["model", "state_dict", "model_state", None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_checkpoints_of_pytorch_are_read(tmp_path, torch, under, prefix):
+    import argparse
+
+    model = model_of(PLAIN, "mean")
+    tensors = {prefix + name: torch.from_numpy(np.array(array)) for name, array in naming.to_timm(model).items()}
+    content = tensors if under is None else {under: tensors, "epoch": 3, "args": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "model.pth")
+    assert same(load_model(tmp_path / "model.pth", heads=4).model, model)
+
+
+def test_half_precision_checkpoints_are_read(tmp_path, torch):
+    model = model_of(PLAIN, "cls")
+    tensors = {
+        n: torch.nn.Parameter(torch.from_numpy(np.array(a)).bfloat16()) for n, a in naming.to_timm(model).items()
+    }
+    torch.save(tensors, tmp_path / "model.pt")
+    for name, array in naming.to_timm(load_model(tmp_path / "model.pt", heads=4).model).items():
+        np.testing.assert_array_equal(array, tensors[name].float().detach().numpy())
+
+
+class Malicious:
+    """Touches a file when it is unpickled by anything that runs what a pickle says."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_checkpoints_that_run_code_are_refused(tmp_path, torch):
+    torch.save({"model": {}, "optimizer": Malicious(tmp_path / "touched")}, tmp_path / "evil.pth")
+    with pytest.raises(wt.UserError, match="holds more than tensors and is not opened") as error:
+        load_model(tmp_path / "evil.pth")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+    assert not (tmp_path / "touched").exists()
+
+
+def test_checkpoints_without_a_model_are_refused(tmp_path, torch):
+    (tmp_path / "noise.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(wt.UserError, match="is corrupt, or holds more than tensors"):
+        load_model(tmp_path / "noise.pth")
+    for content in ({"epoch": 3}, [1, 2], torch.zeros(2)):
+        torch.save(content, tmp_path / "empty.pth")
+        with pytest.raises(wt.UserError, match="none at all"):
+            load_model(tmp_path / "empty.pth")
+
+
+def test_every_leaf_is_in_the_table():
+    """A new leaf of the plain dress must be given a name over there."""
+    shapes = naming.skeleton(PLAIN, 5, "cls")
+    table = naming._leaves("timm", PLAIN.depth, 5, "cls", "")
+    assert {leaf.ours for leaf in table} == set(trees.named_arrays(shapes))

@@ -1,0 +1,425 @@
+"""From a bank to a classifier: the commands that initialise, adapt, fine-tune and export, and their mistakes."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+import weight_templates as wt
+from experiments import adapt, export, finetune, initialize, pretrain
+from weight_templates import cli, data, trees
+from weight_templates.config import DataOptions, RecipeOptions
+from weight_templates.data.regularize import drop_gates
+from weight_templates.files import read_safetensors, write_safetensors
+from weight_templates.models import Classifier
+from weight_templates.tasks import classify
+from weight_templates.training import read_metrics
+
+from .helpers import ENHANCED, PLAIN, image_folder, jpeg, parquet
+from .test_pretrain import NEVER, SMALL, interrupted
+
+
+COMMANDS = {"adapt": adapt, "export": export, "finetune": finetune, "initialize": initialize}
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    """The path of a bank of 2 layers, 4 heads of 4 channels, 16 px."""
+    root = tmp_path_factory.mktemp("bank")
+    return pretrain.main(cli.parse(pretrain.PRESETS, [*SMALL, "--optim.steps=2", f"--run.root={root}"]))
+
+
+def call(command, *words):
+    module = COMMANDS[command]
+    return module.main(cli.parse(getattr(module, "PRESETS", {"default": module.Config()}), [str(w) for w in words]))
+
+
+def refused(capsys, command, *words):
+    """Runs a command with a mistake; returns the one sentence that it must answer with."""
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: call(command, *words))
+    assert stop.value.code == 2
+    heard = capsys.readouterr().err
+    sentences = [line for line in heard.splitlines() if line.startswith("error: ")]
+    assert len(sentences) == 1
+    assert heard.endswith(sentences[0] + "\n")
+    return sentences[0]
+
+
+TINY = ["--data.count=80", "--optim.batch=8", "--optim.epochs=2"]
+SCRATCH = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--depth=1", *TINY]
+
+
+def test_full_fine_tuning_from_a_bank(tmp_path, bank, capsys):
+    words = (bank, "--depth=1", "--heads=2", *TINY, f"--run.root={tmp_path}", "--run.log-every=3")
+    recipe = [
+        f"--recipe.{w}"
+        for w in ("layer-decay=0.7", "drop-path=0.1", "mixup=0.8", "cutmix=1", "erasing=0.3", "randaugment=9")
+    ]
+    path = call("finetune", *words, *recipe)
+    heard = capsys.readouterr()
+    assert "top-1" in heard.out
+    summary = json.loads((path.parent / "summary.json").read_text())
+    metrics = [line for line in read_metrics(path.parent) if "held_out_top1" in line]
+    assert [line["epoch"] for line in metrics] == [1, 2]
+    best = max(metrics, key=lambda line: line["held_out_top1"])
+    assert summary["best_epoch"] == best["epoch"]
+    assert summary["held_out"]["top1"] == pytest.approx(best["held_out_top1"])
+    assert summary["held_out"]["images"] == 8
+    assert summary["test"]["images"] == 80
+    found = wt.load_model(path)
+    assert (found.model.backbone.config.depth, found.model.backbone.config.heads) == (1, 2)
+    assert found.about["classes"] == list(data.synthetic.SHAPES)
+    assert summary["parameters"] == summary["trained"] == trees.count(found.model)
+    # The test accuracy once more, image by image, from the file.
+    source = data.test_source(DataOptions(count=80), None, 16, 0)
+    logits = jax.vmap(found.model)(data.normalize(jnp.stack([jnp.asarray(source.image(i)) for i in range(80)])))
+    hits = [int(jnp.argmax(row)) == source.label(i) for i, row in enumerate(logits)]
+    assert summary["test"]["top1"] == pytest.approx(np.mean(hits))
+    with Image.open(path.parent / "accuracy.png") as image:
+        assert min(image.size) > 300
+    assert call("finetune", *words, *recipe) == path
+    assert "finished already" in capsys.readouterr().err
+
+
+def test_probes_train_the_head_alone_and_fold_its_statistics(tmp_path, bank):
+    path = call("finetune", bank, "--mode=probe", "--depth=1", "--heads=3", *TINY, f"--run.root={tmp_path}")
+    found = wt.load_model(path).model
+    expected = trees.named_arrays(wt.initialize(wt.load_bank(bank), 1, 3))
+    for name, leaf in trees.named_arrays(found.backbone).items():
+        np.testing.assert_array_equal(leaf, expected[name])
+    summary = json.loads((path.parent / "summary.json").read_text())
+    assert summary["trained"] == 12 * 10 + 10
+    best = max(line["held_out_top1"] for line in read_metrics(path.parent) if "held_out_top1" in line)
+    assert summary["held_out"]["top1"] == pytest.approx(best)  # on raw features what was judged on standard ones
+
+
+def test_models_and_scratch_are_starts_too(tmp_path, bank, rng):
+    made = call("initialize", bank, "--depth=3", "--heads=5", "--out", tmp_path / "vit.safetensors")
+    vit = wt.load_model(made).model
+    assert (vit.config.depth, vit.config.heads, vit.config.channels) == (3, 5, 20)
+    folder = image_folder(tmp_path / "images", rng, count=12)
+    (folder / "train").rename(folder / "all")
+    words = [f"--data={folder / 'all'}", "--optim.batch=4", "--optim.epochs=1", f"--run.root={tmp_path}"]
+    path = call("finetune", made, *words, "--image=24", "--pool=cls")
+    found = wt.load_model(path).model
+    assert (found.backbone.config.image, found.pool, len(found.head.bias)) == (24, "cls", 2)
+    assert json.loads((path.parent / "summary.json").read_text())["test"] is None
+    again = call("finetune", path, *words)  # its head is made anew
+    assert wt.load_model(again).model.backbone.config.image == 24
+    scratch = call("finetune", "scratch", *SCRATCH, "--model.dress=plain", f"--run.root={tmp_path}")
+    out = call("export", scratch, "--format=timm", "--out", tmp_path / "timm.safetensors")
+    back = wt.load_model(out, heads=4)
+    image = jr.normal(jr.key(0), (16, 16, 3))
+    np.testing.assert_allclose(back.model(image), wt.load_model(scratch).model(image), atol=1e-6)
+
+
+def test_an_interrupted_fine_tune_ends_as_if_it_had_not_been(tmp_path):
+    command = [sys.executable, "experiments/finetune.py", "scratch", *SCRATCH, "--data.count=240", "--optim.epochs=4",
+               "--recipe.mixup=0.5", "--run.log-every=3", "--run.save-every=7", "--run.out"]  # fmt: skip
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert interrupted([*command, str(straight)], straight / "metrics.jsonl", NEVER, 0) == 0
+    assert interrupted([*command, str(killed)], killed / "metrics.jsonl", 7, signal.SIGKILL) == -signal.SIGKILL
+    code = interrupted([*command, str(killed)], killed / "metrics.jsonl", 16, signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM
+    assert interrupted([*command, str(killed)], killed / "metrics.jsonl", NEVER, 0) == 0
+    assert len(json.loads((killed / "environment.json").read_text())) == 3
+    for name in ("metrics.jsonl", "summary.json", "model.safetensors", "checkpoints/best.safetensors"):
+        assert (straight / name).read_bytes() == (killed / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("scalers", ["inherited", "random"])
+def test_adaptation_trains_the_scalers_and_nothing_else(tmp_path, bank, scalers, capsys):
+    words = (bank, "--depth=1", "--heads=3", f"--scalers={scalers}", "--data.count=100", "--optim.batch=8")
+    path = call("adapt", *words, "--optim.steps=4", "--optim.weight-decay=0.5", f"--run.root={tmp_path}")
+    source, found = wt.load_bank(bank), wt.load_bank(path)
+    assert (found.config.depth, found.config.heads, found.source) == (1, 3, source.config)
+    before, after = source.model.encoder.factors["all"], found.model.encoder.factors["all"]
+    np.testing.assert_array_equal(before.template["core"], after.template["core"])
+    inherited = wt.resize(source.model.encoder, 1, 3)
+    for name, leaf in inherited.factors["all"].scalers.items():
+        assert leaf.shape == after.scalers[name].shape
+        assert not np.array_equal(leaf, after.scalers[name])
+    for name, leaf in trees.named_arrays(inherited.free).items():
+        np.testing.assert_array_equal(leaf, trees.named_arrays(found.model.encoder.free)[name])
+    np.testing.assert_array_equal(found.model.decoder.mask_token, source.model.decoder.mask_token)
+    summary = json.loads((path.parent / "summary.json").read_text())
+    assert summary["cost"]["trained"] == sum(leaf.size for leaf in after.scalers.values())
+    # Twice the steps of half the network: the encoder's share shrinks by a half and its width, the decoder's not at all.
+    assert 0.5 < summary["cost"]["of_pretraining"] < 2
+    assert f"trained {summary['cost']['trained']:,} numbers" in capsys.readouterr().out
+    plain, model = wt.expand(found.model.encoder), wt.load_model(path.parent / "model.safetensors").model
+    image = jr.normal(jr.key(0), (16, 16, 3))
+    np.testing.assert_allclose(plain(image), model(image), atol=1e-5)
+    assert found.about["pretraining"] == source.about
+    smaller = call("initialize", path, "--heads=2", "--out", tmp_path / "smaller.safetensors")
+    assert wt.load_model(smaller).model.config.heads == 2
+
+
+def test_adaptation_lowers_the_loss(tmp_path, bank):
+    words = (bank, "--depth=2", "--heads=2", "--also=decoder", "--data.count=100", "--optim.batch=16")
+    path = call(
+        "adapt",
+        *words,
+        "--optim.steps=40",
+        "--optim.base-lr=0.05",
+        "--run.save-every=1",
+        "--run.log-every=20",
+        f"--run.root={tmp_path}",
+    )
+    losses = [line["held_out_loss"] for line in read_metrics(path.parent) if "held_out_loss" in line]
+    assert losses[-1] < losses[0] - 0.02
+
+
+def changed(path, out, change):
+    """The file with some of its tensors changed; None drops one."""
+    arrays, header = read_safetensors(path, "")
+    write_safetensors(out, {k: v for k, v in (arrays | change).items() if v is not None}, header)
+    return out
+
+
+def test_mistakes_get_one_sentence(tmp_path, bank, capsys, rng):
+    root = f"--run.root={tmp_path / 'runs'}"
+    out = f"--out={tmp_path / 'vit.safetensors'}"
+    vit = call("initialize", bank, out)
+    sound = vit.read_bytes()
+    cases = [
+        (["initialize", bank, out], ["vit.safetensors", "exists", "--overwrite"]),
+        (["initialize", bank], ["--out"]),
+        (["initialize", out], ["no bank"]),
+        (["initialize", vit, f"--out={tmp_path / 'x'}"], ["weight-templates bank 1"]),
+        (["initialize", bank, f"--out={tmp_path / 'x'}", "--depth=0"], ["--depth 0"]),
+        (["initialize", bank, f"--out={tmp_path / 'x'}", "--heads=-1"], ["--heads -1"]),
+        (["initialize", bank, f"--out={tmp_path / 'x'}", "--rows=last"], ["last", "first"]),
+        (["initialize", bank, f"--out={tmp_path / 'x'}", "--layout=components"], ["has layout unified, not components"]),
+        (["initialize", bank, f"--out={tmp_path / 'x'}", "--format=timm"], ["enhanced", "safetensors"]),
+        (["export", f"--out={tmp_path / 'x'}"], ["no model"]),
+        (["export", vit], ["--out"]),
+        (["export", "/nowhere", f"--out={tmp_path / 'x'}"], ["/nowhere"]),
+        (["adapt"], ["no bank"]),
+        (["adapt", bank, "--layout=components", root], ["has layout unified, not components"]),
+        (["adapt", bank, "--heads=0", root], ["--heads 0"]),
+        (["adapt", bank, "--optim.batch=0", root], ["--optim.batch"]),
+        (["finetune", "/nowhere", root], ["/nowhere", "scratch"]),
+        (["finetune", bank, "--model.depth=3", root], ["--model"]),
+        (["finetune", vit, "--depth=3", root], ["--depth"]),
+        (["finetune", bank, "--depth=0", root], ["--depth 0"]),
+        (["finetune", "scratch", "--heads=0", root], ["heads"]),
+        (["finetune", bank, "--image=18", root], ["18"]),
+        (["finetune", bank, "--mode=probe", "--recipe.mixup=1", root], ["probe", "--recipe"]),
+        (["finetune", bank, "--recipe.drop-path=1", root], ["drop-path"]),
+        (["finetune", bank, "--recipe.layer-decay=0", root], ["layer-decay"]),
+        (["finetune", bank, "--recipe.randaugment=11", root], ["randaugment"]),
+        (["finetune", bank, "--recipe.mixup=-1", root], ["mixup"]),
+        (["finetune", bank, "--data=/no/such", root], ["/no/such"]),
+        (["finetune", bank, "--test=nothing", f"--data={image_folder(tmp_path / 'im', rng)}", "--optim.batch=4", root],
+         ["nothing"]),
+    ]  # fmt: skip
+    for words, says in cases:
+        sentence = refused(capsys, *words)
+        for part in says:
+            assert part in sentence, (words, sentence)
+    assert vit.read_bytes() == sound
+    assert not (tmp_path / "runs").exists()  # nothing is left behind
+    assert not (tmp_path / "x").exists()
+    call("initialize", bank, out, "--depth=1", "--overwrite")
+    assert wt.load_model(vit).model.config.depth == 1
+
+
+def test_tensors_that_are_missing_or_too_many_are_named(tmp_path, bank, capsys):
+    vit = call("initialize", bank, f"--out={tmp_path / 'vit.safetensors'}")
+    for change, name in (
+        ({"blocks.attention.out": None}, "blocks.attention.out is missing"),
+        ({"blocks.more": np.zeros(3, np.float32)}, "blocks.more is not expected"),
+        ({"cls": np.zeros(3, np.float32)}, "cls has shape (3,) instead of (16,)"),
+    ):
+        broken = changed(vit, tmp_path / "broken.safetensors", change)
+        assert name in refused(capsys, "finetune", broken, f"--run.root={tmp_path}")
+        assert name in refused(capsys, "export", broken, f"--out={tmp_path / 'x'}")
+    broken = changed(bank, tmp_path / "bank.safetensors", {"encoder.factors.all.template.core": None})
+    assert "template.core is missing" in refused(capsys, "adapt", broken, f"--run.root={tmp_path}")
+
+
+def test_labels_that_will_not_do_are_named(tmp_path, bank, capsys, rng):
+    root = f"--run.root={tmp_path / 'runs'}"
+    contents = [jpeg(rng, 16, 16) for _ in range(40)]
+    good = [i % 4 for i in range(40)]
+    (tmp_path / "set").mkdir()
+    parquet(tmp_path / "set" / "train.parquet", contents, good, ["a", "b", "c"])
+    words = (bank, f"--data={tmp_path / 'set'}", "--optim.batch=4", "--optim.epochs=1", root)
+    sentence = refused(capsys, "finetune", *words)
+    assert "label 3, but there are 3 classes" in sentence
+    assert "[3]" in sentence
+    parquet(tmp_path / "set" / "train.parquet", contents, good, ["a", "b", "c", "d"])
+    parquet(tmp_path / "set" / "test.parquet", contents, [7, *good[1:]], ["a", "b", "c", "d"])
+    assert "label 7" in refused(capsys, "finetune", *words)
+    parquet(tmp_path / "set" / "train.parquet", contents, [None, *good[1:]], ["a", "b", "c", "d"])
+    assert "has no label" in refused(capsys, "finetune", *words)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, content in enumerate(contents):
+        (flat / f"{i}.jpg").write_bytes(content)
+    assert "one folder a class" in refused(capsys, "finetune", bank, f"--data={flat}", "--optim.batch=4", root)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_presets_are_the_recipes_they_name():
+    mae, deit = finetune.PRESETS["mae"], finetune.PRESETS["deit"]
+    assert (mae.recipe.layer_decay, mae.recipe.drop_path, mae.recipe.mixup, mae.recipe.cutmix) == (0.65, 0.1, 0.8, 1.0)
+    assert (mae.recipe.erasing, mae.recipe.randaugment, mae.recipe.smoothing) == (0.25, 9, 0.1)
+    assert mae.optim.base_lr * mae.optim.batch / 256 == pytest.approx(5e-4 * 4)  # MAE's rule: blr x batch / 256
+    assert deit.optim.base_lr * deit.optim.batch / 256 == pytest.approx(5e-4 * 1024 / 512)  # DeiT's
+    for name, config in finetune.PRESETS.items():
+        assert config.preset == name
+        config.recipe.check()
+        config.optim.check()
+        config.model.check()
+
+
+def test_accuracy_by_hand():
+    logits = np.array([[3.0, 2, 1, 0, -1, -2], [0, 1, 2, 3, 4, 5], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    assert classify.accuracy(logits, np.array([0, 0, 0, 5])) == (0.5, 0.5)
+    assert classify.accuracy(logits[:2], np.array([4, 1])) == (0.0, 1.0)
+
+
+def test_learning_rates_of_layers_are_those_of_mae():
+    """γ^(L + 1 - i): with L = 3, γ = 0.5 the embedding has 1/16, the blocks 1/8, 1/4, 1/2, norm and head 1."""
+    model = Classifier(wt.ViT(PLAIN, key=jr.key(0)), 5, key=jr.key(1))
+    scales = trees.named_arrays(classify.layer_scales(model, 0.5))
+    assert scales.keys() == trees.named_arrays(model).keys()
+    for name, scale in scales.items():
+        if name.startswith("backbone.blocks."):
+            np.testing.assert_allclose(scale.reshape(-1), [1 / 8, 1 / 4, 1 / 2], err_msg=name)
+        else:
+            expected = 1 if name.startswith(("head", "backbone.norm")) else 1 / 16
+            np.testing.assert_allclose(scale, expected, err_msg=name)
+    assert set(scales) >= {"backbone.cls", "backbone.positions.table", "backbone.embed.weight", "backbone.norm.gain"}
+
+
+def test_scaled_optimisers_scale_decay_as_well():
+    params = {"weight": jnp.array([2.0, 2.0])}
+    plain = optax.adamw(0.1, weight_decay=0.5)
+    scaled = classify.scaled(plain, {"weight": jnp.array([1.0, 0.25])})
+    grads = {"weight": jnp.array([1.0, 1.0])}
+    one, _ = plain.update(grads, plain.init(params), params)
+    two, _ = scaled.update(grads, scaled.init(params), params)
+    np.testing.assert_allclose(two["weight"], one["weight"] * np.array([1, 0.25]), rtol=1e-6)
+
+
+def test_loss_is_cross_entropy_with_smoothed_targets():
+    model = Classifier(wt.ViT(ENHANCED, key=jr.key(0)), 3, key=jr.key(1))
+    model = eqx.tree_at(lambda m: m.head.weight, model, jr.normal(jr.key(2), (3, 16)))
+    images = jr.randint(jr.key(3), (4, 16, 16, 3), 0, 256).astype(jnp.uint8)
+    labels = jnp.array([0, 2, 1, 1], jnp.int32)
+    keys = jr.split(jr.key(4), 4)
+    found = classify.loss_of(RecipeOptions(smoothing=0.3))(model, {"image": images, "label": labels}, keys)
+    logits = np.asarray(jax.vmap(model)(data.normalize(images)), np.float64)
+    logp = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    targets = np.full((4, 3), 0.1)
+    targets[np.arange(4), labels] = 0.8
+    assert float(found) == pytest.approx(-(targets * logp).sum(axis=1).mean(), rel=1e-5)
+
+
+def test_a_recipe_that_is_off_changes_nothing_and_one_that_is_on_does():
+    model = Classifier(wt.ViT(ENHANCED, key=jr.key(0)), 3, key=jr.key(1))
+    model = eqx.tree_at(lambda m: m.head.weight, model, jr.normal(jr.key(2), (3, 16)))
+    batch = {
+        "image": jr.randint(jr.key(3), (4, 16, 16, 3), 0, 256).astype(jnp.uint8),
+        "label": jnp.array([0, 2, 1, 1], jnp.int32),
+    }
+    keys = jr.split(jr.key(4), 4)
+    plain = float(classify.loss_of(RecipeOptions())(model, batch, keys))
+    for change in ({"drop_path": 0.9}, {"randaugment": 9.0}, {"erasing": 1.0}, {"mixup": 1.0}, {"cutmix": 1.0}):
+        found = [float(eqx.filter_jit(classify.loss_of(RecipeOptions(**change)))(model, batch, keys)) for _ in range(2)]
+        assert found[0] == found[1]
+        assert found[0] != plain, change
+
+
+@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
+def test_closed_gates_leave_the_layers_out(config):
+    """Gates of zero in a layer are the network without it; of one, the network."""
+    vit = wt.ViT(config, key=jr.key(0))
+    image = jr.normal(jr.key(1), (16, 16, 3))
+    gates = jnp.ones((3, 2)).at[1].set(0)
+    arrays, rest = eqx.partition(vit.blocks, eqx.is_array)
+    without = eqx.tree_at(
+        lambda v: v.blocks, vit, eqx.combine(jax.tree.map(lambda a: a[jnp.array([0, 2])], arrays), rest)
+    )
+    np.testing.assert_allclose(vit(image, gates=gates), without(image), atol=1e-6)
+    np.testing.assert_allclose(vit(image, gates=jnp.ones((3, 2))), vit(image), atol=1e-6)
+    assert drop_gates(3, 0.5, key=jr.key(0)).shape == (3, 2)
+
+
+def test_pooling_by_hand():
+    model = Classifier(wt.ViT(PLAIN, key=jr.key(0)), 3, "mean", key=jr.key(1))
+    image = jr.normal(jr.key(1), (16, 16, 3))
+    tokens = np.asarray(model.backbone.features(image))
+    mean = tokens[1:].mean(axis=0)
+    expected = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
+    np.testing.assert_allclose(model.pooled(image), expected, atol=1e-5)
+    first = Classifier(model.backbone, 3, "cls", key=jr.key(1))
+    np.testing.assert_allclose(first.pooled(image), model.backbone(image)[0], atol=1e-6)
+    assert float(jnp.abs(model.head.weight).max()) < 1e-4
+
+
+def test_small_images_are_enlarged_whole_to_be_judged():
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[0] = 255
+    seen = data.evaluation_view(image, 16)
+    assert seen.shape == (16, 16, 3)
+    assert seen[0].min() > 200  # the border is still there
+
+
+def test_the_grid_of_sizes_is_tabulated(tmp_path, bank, monkeypatch):
+    from figures import sizes as figures
+
+    from ablations import sizes
+
+    monkeypatch.setattr(figures, "RECORDS", tmp_path / "sizes.json")
+    monkeypatch.setattr(figures.main, "__defaults__", (tmp_path / "sizes.json", tmp_path / "docs"))
+    sizes.main(sizes.Config(
+        bank=str(bank), data=("synthetic",), depths=(1,), heads=(1, 2), count=60, epochs=2, batch=8, root=str(tmp_path)
+    ))  # fmt: skip
+    page = (tmp_path / "docs" / "sizes.md").read_text()
+    assert "--depths 1 --heads 1 2 --count 60 --epochs 2" in page
+    assert str(tmp_path) not in page
+    assert page.count("| 1 | ") == 2
+    for name in ("parameters", "curves"):
+        with Image.open(tmp_path / "docs" / f"sizes-synthetic-{name}.png") as image:
+            assert min(image.size) > 200
+
+
+def test_convergence_by_hand():
+    from figures.sizes import convergence
+
+    scratch = [[1, 0.1], [2, 0.2], [4, 0.3]]
+    assert convergence([[1, 0.2], [2, 0.4]], scratch) == pytest.approx(1.5 / 4)
+    assert convergence([[1, 0.5]], scratch) == 0.25
+    assert convergence([[4, 0.2]], scratch) is None
+
+
+def test_help_of_every_command_is_fast():
+    """Nothing heavy is imported for it."""
+    import subprocess
+
+    for name in COMMANDS:
+        script = (
+            f"import sys; sys.argv = ['x', '--help']; sys.path.insert(0, '.'); import experiments.{name} as p\n"
+            "from weight_templates import cli\n"
+            "try: cli.parse(getattr(p, 'PRESETS', {'': p.Config()}))\nexcept SystemExit as stop: assert not stop.code\n"
+            "heavy = {'jax', 'equinox', 'matplotlib', 'pandas', 'pyarrow', 'scipy', 'torch'} & sys.modules.keys()\n"
+            "assert not heavy, heavy"
+        )
+        root = Path(__file__).parents[1]
+        done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "--help" in done.stdout

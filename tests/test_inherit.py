@@ -1,0 +1,244 @@
+"""Models of any size from a bank: laws over sizes, rules and families."""
+
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import weight_templates as wt
+from weight_templates import inherit, trees
+from weight_templates.counting import count_mae
+from weight_templates.models.mae import reconstruction_loss
+
+from .helpers import CONFIGS, DECODER, ENHANCED, PLAIN, mae, scrambled
+
+
+SOURCE = dataclasses.replace(ENHANCED, heads=3)  # 12 rows: SwiGLU's come in threes
+FAMILIES = st.sampled_from(sorted(wt.FAMILIES))
+LAYOUTS = st.sampled_from(["unified", "components"])
+RULES = st.sampled_from(["first", "uniform", "interpolate"])
+
+
+def bank_of(family="tucker", layout="unified", config=ENHANCED):
+    model = scrambled(mae(config, family, layout, key=jr.key(0)), jr.key(1))
+    return wt.Bank(model, family, {"data": "synthetic"})
+
+
+@settings(max_examples=20, deadline=None)
+@given(FAMILIES, LAYOUTS, st.sampled_from(sorted(CONFIGS)), st.integers(1, 3), st.integers(1, 4))
+def test_zero_shot_models_compute_what_the_masked_source_does(family, layout, config, depth, heads):
+    """Every size within the source, in float64: the plain model's tokens are those of the source's first layers under
+    masks, its other channels being zero."""
+    with jax.enable_x64(True):
+        bank = bank_of(family, layout, CONFIGS[config])
+        bank = dataclasses.replace(bank, model=trees.cast(bank.model, jnp.float64))
+        image = jr.normal(jr.key(2), (16, 16, 3), jnp.float64)
+        plain = wt.initialize(bank, depth, heads)
+        assert type(plain) is wt.ViT
+        width = plain.config.channels
+        masked = wt.expand(bank.model.encoder, wt.Widths(jnp.array(heads), jnp.array(heads)))
+        arrays, rest = eqx.partition(masked.blocks, eqx.is_array)
+        first = eqx.combine(jax.tree.map(lambda a: a[:depth], arrays), rest)
+        expected = eqx.tree_at(lambda v: v.blocks, masked, first)(image)
+        np.testing.assert_allclose(plain(image), expected[:, :width], atol=1e-11)
+        np.testing.assert_array_equal(expected[:, width:], 0)
+
+
+def tiled(array, names, sizes):
+    """numpy's own repetition, axis by axis."""
+    for axis, name in enumerate(names):
+        if name in sizes:
+            size = sizes[name]
+            reps = -(-size // array.shape[axis])
+            array = np.concatenate([array] * reps, axis=axis).take(range(size), axis=axis)
+    return array
+
+
+@settings(max_examples=20, deadline=None)
+@given(FAMILIES, LAYOUTS, st.sampled_from(["enhanced", "plain"]), st.integers(1, 8), st.integers(1, 9))
+def test_any_size_repeats_the_source(family, layout, config, depth, heads):
+    """Beyond the source, layers, heads, hidden units and channels come over and over, leaf by leaf."""
+    bank = bank_of(family, layout, CONFIGS[config])
+    vit = wt.initialize(bank, depth, heads)
+    assert (vit.config.depth, vit.config.heads, vit.config.channels) == (depth, heads, 4 * heads)
+    full, names = trees.named_arrays(wt.expand(bank.model.encoder)), trees.axes(vit)
+    sizes = {"layer": depth, "inner": 4 * heads, "third": 4 * heads // 3, "width": 4 * heads}
+    for name, leaf in trees.named_arrays(vit).items():
+        np.testing.assert_allclose(leaf, tiled(np.asarray(full[name]), names[name], sizes), atol=1e-5, err_msg=name)
+    assert np.isfinite(vit(jnp.zeros((16, 16, 3)))).all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "source", "target", "low", "share"),
+    [
+        ("first", 12, 3, [0, 1, 2], [0, 0, 0]),
+        ("first", 2, 5, [0, 1, 0, 1, 0], [0] * 5),
+        ("uniform", 12, 3, [0, 6, 11], [0, 0, 0]),
+        ("uniform", 12, 12, list(range(12)), [0] * 12),
+        ("uniform", 2, 4, [0, 0, 1, 1], [0] * 4),
+        ("uniform", 12, 1, [0], [0]),
+        ("interpolate", 5, 3, [0, 2, 4], [0, 0, 0]),
+        ("interpolate", 4, 3, [0, 1, 3], [0, 0.5, 0]),
+        ("interpolate", 2, 5, [0, 0, 0, 0, 1], [0, 0.25, 0.5, 0.75, 0]),
+    ],
+)
+def test_layers_are_chosen_by_hand_worked_rules(rule, source, target, low, share):
+    found = inherit.chosen_layers(source, target, rule)
+    np.testing.assert_array_equal(found[0], low)
+    np.testing.assert_allclose(found[2], share)
+    assert found[1].max() < source
+
+
+@pytest.mark.parametrize("layout", ["unified", "components"])
+@pytest.mark.parametrize("family", wt.FAMILIES)
+def test_interpolated_layers_are_mixtures_of_their_neighbours(family, layout):
+    """3 layers to 4: places 0, 2/3, 4/3, 2. Every leaf that belongs to a layer is mixed, the governed ones included."""
+    bank = bank_of(family, layout, PLAIN)
+    vit = wt.initialize(bank, 4, rows="interpolate")
+    full, found = trees.named_arrays(wt.expand(bank.model.encoder)), trees.named_arrays(vit)
+    for name, leaf in found.items():
+        source = np.asarray(full[name])
+        if name.startswith("blocks."):
+            expected = [source[0], source[0] / 3 + source[1] * 2 / 3, source[1] * 2 / 3 + source[2] / 3, source[2]]
+            source = np.stack(expected)
+        np.testing.assert_allclose(leaf, source, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("rule", ["first", "uniform", "interpolate"])
+def test_the_sources_own_size_is_the_source(rule):
+    bank = bank_of()
+    expected = trees.named_arrays(wt.expand(bank.model.encoder))
+    for name, leaf in trees.named_arrays(wt.initialize(bank, rows=rule)).items():
+        np.testing.assert_array_equal(leaf, expected[name])
+
+
+@settings(max_examples=15, deadline=None)
+@given(FAMILIES, RULES, st.integers(1, 5), st.integers(1, 5))
+def test_a_resized_bank_stands_for_the_initialised_model(family, rule, depth, heads):
+    """Factors at the target's size expand to what zero-shot initialisation gives, larger sizes included."""
+    bank = bank_of(family, config=SOURCE)
+    if family == "kronecker" and heads > 3:
+        bank.model.encoder.factors["all"].template["tiles"].shape == (6, 6, 6)  # noqa: B015 - tiles divide the width
+    small = inherit.resize(bank.model.encoder, depth, heads, rule)
+    one, two = trees.named_arrays(wt.expand(small)), trees.named_arrays(wt.initialize(bank, depth, heads, rule))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
+
+
+def test_a_resized_bank_can_be_resized_again():
+    bank = bank_of()
+    once = wt.resize(wt.resize(bank.model.encoder, 3, 3), 2, 2)
+    straight = wt.resize(bank.model.encoder, 2, 2)
+    assert eqx.tree_equal(wt.expand(once), wt.expand(straight), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", wt.FAMILIES)
+@pytest.mark.parametrize("size", [(2, 2), (5, 6)])
+def test_random_scalers_keep_the_template_and_the_scale(family, size):
+    bank = bank_of(family, config=SOURCE)
+    small = inherit.resize(bank.model.encoder, *size)
+    drawn = inherit.redraw(small, key=jr.key(5))
+    for group, factors in drawn.factors.items():
+        assert eqx.tree_equal(factors.template, small.factors[group].template)
+        assert jax.tree.map(jnp.shape, factors.scalers) == jax.tree.map(jnp.shape, small.factors[group].scalers)
+        assert not eqx.tree_equal(factors.scalers, small.factors[group].scalers)
+    assert eqx.tree_equal(drawn.free, small.free)
+
+
+@pytest.mark.parametrize("family", wt.FAMILIES)
+def test_random_scalers_give_weights_of_the_sources_variance(family):
+    """The template keeps the source's scale, so weights of any size have the variance that pre-training started with."""
+    config = wt.ViTConfig(image=16, patch=4, depth=4, heads=6, head_dim=16)
+    bank = wt.Bank(mae(config, family, key=jr.key(0)), family, {})
+    drawn = inherit.redraw(inherit.resize(bank.model.encoder, 3, 3), key=jr.key(5))
+    qkv = wt.expand(drawn).blocks.attention.qkv
+    expected = 1 / (48 if family == "none" else 96)
+    if family == "linear":  # few slices: the mixtures' own norms vary
+        assert float(qkv.var()) == pytest.approx(expected, rel=0.6)
+    else:
+        assert float(qkv.var()) == pytest.approx(expected, rel=0.35)
+
+
+def test_trained_leaves_of_adaptation_are_the_scalers():
+    model = inherit.adaptable(bank_of(), 2, 2)
+
+    def names(*also):
+        return set(trees.named_arrays(eqx.filter(model, inherit.scalers_of(model, also))))
+
+    scalers = {f"encoder.factors.all.scalers.{name}" for name in ("slice", "row", "col")}
+    assert names() == scalers
+    free = names("free") - scalers
+    assert "encoder.free.norm.gain" in free
+    assert all(name.startswith("encoder.free.") for name in free)
+    assert all(name.startswith("decoder.") for name in names("decoder") - scalers)
+    assert "encoder.factors.all.template.core" not in names("free", "decoder")
+
+
+@pytest.mark.parametrize("config", ["enhanced", "plain"])
+@pytest.mark.parametrize("heads", [2, 7])
+def test_the_decoder_fits_the_size(config, heads):
+    model = inherit.adaptable(bank_of(config=CONFIGS[config]), 2, heads)
+    made = wt.materialize(model)(jr.normal(jr.key(0), (16, 16, 3)), key=jr.key(1))
+    assert jnp.isfinite(reconstruction_loss(made))
+
+
+@pytest.mark.parametrize("family", wt.FAMILIES)
+@pytest.mark.parametrize("size", [(2, 2), (4, 7)])
+def test_adapted_banks_round_trip(tmp_path, family, size):
+    """Their template has the source's ranks, which the target's own size would not give."""
+    bank = bank_of(family)
+    adapted = wt.Bank(inherit.adaptable(bank, *size), family, {"x": 1}, source=bank.config)
+    wt.save_bank(tmp_path / "bank.safetensors", adapted)
+    found = wt.load_bank(tmp_path / "bank.safetensors")
+    assert (found.source, found.config.depth, found.config.heads) == (bank.config, *size)
+    assert eqx.tree_equal(adapted.model, found.model)
+    assert wt.initialize(found, 1, 1).config.heads == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "says"), [({"depth": 0}, "--depth 0"), ({"heads": 0}, "--heads 0"), ({"heads": -2}, "--heads -2")]
+)
+def test_sizes_that_are_no_network_are_refused(size, says):
+    with pytest.raises(wt.UserError, match=says):
+        wt.initialize(bank_of(), **size)
+
+
+def test_a_width_that_heads_do_not_divide_has_one_size_only():
+    config = dataclasses.replace(ENHANCED, width=22)
+    bank = wt.Bank(mae(config, key=jr.key(0)), "tucker", {})
+    assert wt.initialize(bank, depth=2).config.channels == 22
+    assert wt.initialize(bank, depth=2, heads=4).config.channels == 22
+    with pytest.raises(wt.UserError, match="22 channels, is no multiple of its 4 heads"):
+        wt.initialize(bank, heads=2)
+
+
+def test_cost_of_an_auto_encoder_by_hand():
+    """One layer each: encoder 12 D² on 4 + 1 tokens, decoder 12 d² on 16 + 1, and the maps around them."""
+    config = dataclasses.replace(PLAIN, depth=1)
+    d, e, pixels = 16, DECODER.width, 48
+    encoder = 12 * d * d * 5 + d * pixels * 4
+    decoder = 12 * e * e * 17 + d * e * 5 + e * pixels * 16
+    assert count_mae(config, DECODER) == 2 * (encoder + decoder)
+
+
+def test_metadata_of_banks_tells_the_source(tmp_path):
+    from weight_templates.files import read_safetensors
+
+    bank = bank_of()
+    adapted = wt.Bank(inherit.adaptable(bank, 1, 2), "tucker", {}, source=bank.config)
+    wt.save_bank(tmp_path / "b.safetensors", adapted)
+    header = read_safetensors(tmp_path / "b.safetensors", "")[1]
+    assert json.dumps(header)
+    assert (header["model"]["heads"], header["source"]["heads"]) == (2, 4)
+    assert wt.is_bank(tmp_path / "b.safetensors")
+    (tmp_path / "c.safetensors").write_bytes(b"nothing")
+    assert not wt.is_bank(tmp_path / "c.safetensors")
+    assert not wt.is_bank(tmp_path / "none.safetensors")
