@@ -15,7 +15,6 @@ statistics over the training images; MAE's probe crops and flips, and learns wit
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -105,6 +104,24 @@ PROBE = OptimOptions(base_lr=4e-3, batch=256, epochs=50, weight_decay=0.0, betas
 """A probe's optimiser where none is given: the problem is convex and its steps are cheap."""
 
 
+class Images(NamedTuple):
+    """What is learned from and judged by."""
+
+    train: Any
+    """`data.Loaded`."""
+    split: Any
+    """`data.Split`: which of them are held out."""
+    labels: Any
+    """Of the training images but the held-out ones."""
+    held_out: Any
+    """`data.Views`."""
+    held_out_labels: Any
+    test: Any
+    """`data.Views`, or None."""
+    test_labels: Any
+    classes: tuple[str, ...]
+
+
 class Arm(NamedTuple):
     """What full fine-tuning and probing do each in their own way."""
 
@@ -115,6 +132,8 @@ class Arm(NamedTuple):
     """From what is trained to the logits of the held-out images."""
     model: Callable[[Any], Any]
     """From what is trained to the classifier."""
+    precision: str
+    """Of a step."""
 
 
 def main(config: Config) -> Path:
@@ -136,136 +155,174 @@ def main(config: Config) -> Path:
 
     import equinox as eqx
     import jax
-    import jax.numpy as jnp
     import jax.random as jr
-    import numpy as np
 
     from weight_templates import convert, data, pictures, training, trees
-    from weight_templates.data import downstream
     from weight_templates.models import Classifier
     from weight_templates.tasks import classify
 
     vit, origin = backbone_of(config)
-    size = vit.config.image
     name = f"{config.mode}-{origin}-L{vit.config.depth}H{vit.config.heads}-{Path(config.data.source).name}"
     run = training.Run("finetune", name.replace(":", "-"), about, config.run)
-    made_path = run.path / "model.safetensors"
+    made = run.path / "model.safetensors"
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
-        return made_path
+        return made
 
-    optim, probing = config.optim, config.mode == "probe"
-    head_key, train_key = jr.split(jr.key(config.seed))
-    loaded = data.load(data.open_source(config.data, size, config.seed), config.data, cli.say)
-    classes = len(loaded.source.classes)
-    if classes < 2:
-        raise UserError(
-            f"{loaded.source.name} has {classes} class(es); give --data a folder with one folder a class, or labelled "
-            "Parquet."
-        )
-    data.labels_of(loaded, loaded.good, classes)
-    if (
-        (facts := downstream.SETS.get(loaded.source.name))
-        and config.data.count is None
-        and len(loaded.good) != facts.train
-    ):
-        cli.say(f"note: {len(loaded.good)} training images, officially {facts.train}")
-    chosen = data.split(loaded.good, optim.batch, config.seed, part=1 / 10, most=float("inf"))
-    test = data.test_source(config.data, config.test, size, config.seed)
-    tested = None if test is None else data.load(test, config.data, cli.say)
-    test_labels = np.zeros(0, np.int32) if tested is None else data.labels_of(tested, tested.good, classes)
+    optim = config.optim
+    images = images_of(config, vit.config.image)
+    per_epoch = images.split.steps_per_epoch
+    steps = optim.steps or optim.epochs * per_epoch
     mesh = training.data_mesh(config.run.devices, optim.batch, optim.microbatches)
-    steps = optim.steps or optim.epochs * chosen.steps_per_epoch
+    head_key, train_key = jr.split(jr.key(config.seed))
+    model = Classifier(vit, len(images.classes), config.pool, key=head_key)
+    arm = (probe if config.mode == "probe" else full)(config, model, images, training.share(mesh))
     schedule = training.cosine(optim, steps)
     optimizer = training.adamw(optim, schedule, spared=("gain", "bias", "cls", "table"))
-    precision = training.precision_of(config.precision)
-    model = Classifier(vit, classes, config.pool, key=head_key)
-
-    held_labels = data.labels_of(loaded, chosen.held_out, classes)
-    held_views = data.views_of(loaded, chosen.held_out, size, config.data)
-
-    def logits(model, views):
-        return classify.over(classify.logits_of, eqx.filter_jit(trees.cast)(model, precision), views, len(views))
-
-    if probing:
-        cli.say("computing the features of all images")
-        make = functools.partial(classify.over, classify.features_of, eqx.filter_jit(trees.cast)(model, precision))
-        views = data.views_of(loaded, chosen.train, size, config.data)
-        features, held = make(views, len(views)), make(held_views, len(held_views))
-        standard = classify.standard_of(features)
-        features, held = (jnp.asarray((x - standard.mean) / standard.deviation) for x in (features, held))
-        labels = jnp.asarray(data.labels_of(loaded, chosen.train, classes))
-        arm = Arm(
-            trained=model.head,
-            loss=classify.probe_loss,
-            feed=data.Features(features, labels, chosen, training.share(mesh)),
-            held_out=lambda head: np.asarray(jax.vmap(head)(held)),
-            model=lambda head: classify.with_probe(model, head, standard),
-        )
-        precision = "float32"
-    else:
-        arm = Arm(
-            trained=model,
-            loss=classify.loss_of(config.recipe),
-            feed=data.feed_of(loaded, chosen, size, config.data, training.share(mesh), config.recipe.crop),
-            held_out=lambda model: logits(model, held_views),
-            model=lambda model: model,
-        )
-        if config.recipe.layer_decay < 1:
-            optimizer = classify.scaled(optimizer, classify.layer_scales(model, config.recipe.layer_decay))
+    if config.recipe.layer_decay < 1:
+        optimizer = classify.scaled(optimizer, classify.layer_scales(model, config.recipe.layer_decay))
+    everything = jax.tree.map(eqx.is_inexact_array, arm.trained)
 
     def judge(state):
-        score = classify.accuracy(arm.held_out(state.result), held_labels)
+        score = classify.accuracy(arm.held_out(state.result), images.held_out_labels)
         return -score.top1, {"held_out_top1": score.top1, "held_out_top5": score.top5}
 
-    everything = jax.tree.map(eqx.is_inexact_array, arm.trained)
-    state = eqx.filter_jit(training.init_state)(arm.trained, everything, optimizer, optim.ema is not None)
-    step = training.make_step(
-        lambda params, key: trees.cast(params, precision),
-        arm.loss,
-        optimizer,
-        microbatches=optim.microbatches,
-        ema=optim.ema,
-    )
     with run:
         state = training.train(
             run,
-            training.Plan(steps, chosen.steps_per_epoch, optim.batch, evaluate_every=chosen.steps_per_epoch),
-            state,
-            step,
+            training.Plan(steps, per_epoch, optim.batch, evaluate_every=per_epoch),
+            eqx.filter_jit(training.init_state)(arm.trained, everything, optimizer, optim.ema is not None),
+            training.make_step(
+                lambda params, key: trees.cast(params, arm.precision),
+                arm.loss,
+                optimizer,
+                microbatches=optim.microbatches,
+                ema=optim.ema,
+            ),
             lambda done: data.ahead(arm.feed, done, steps),
             judge,
             schedule=schedule,
-            identity=f"{len(loaded.good)} images of {loaded.source.name}",
+            identity=f"{len(images.train.good)} images of {images.train.source.name}",
             mesh=mesh,
             key=train_key,
         )
-        best, best_about = run.checkpoints.best(state)
+        best, at = run.checkpoints.best(state)
         model = arm.model(best.result)
-        summary: dict[str, Any] = {
+        scores = {}
+        for what, views, labels in (
+            ("held_out", images.held_out, images.held_out_labels),
+            ("test", images.test, images.test_labels),
+        ):
+            found = None if views is None else classify.accuracy(logits_of(config, model, views), labels)
+            scores[what] = None if found is None else found._asdict() | {"images": len(labels)}
+        summary = {
             "steps": steps,
-            "epochs": steps / chosen.steps_per_epoch,
-            "best_epoch": best_about["step"] / chosen.steps_per_epoch,
-            "held_out": classify.accuracy(logits(model, held_views), held_labels)._asdict()
-            | {"images": len(held_labels)},
-            "test": None,
-            "classes": classes,
+            "epochs": steps / per_epoch,
+            "best_epoch": at["step"] / per_epoch,
+            **scores,
+            "classes": len(images.classes),
             "parameters": trees.count(model),
             "trained": trees.count(arm.trained),
             "model": dataclasses.asdict(vit.config),
         }
-        if tested is not None:
-            views = data.views_of(tested, tested.good, size, config.data)
-            summary["test"] = classify.accuracy(logits(model, views), test_labels)._asdict() | {
-                "images": len(test_labels)
-            }
-        note = {"data": loaded.source.name, "classes": list(loaded.source.classes), "summary": summary}
-        convert.save_model(made_path, model, note)
+        note = {"data": images.train.source.name, "classes": list(images.classes), "summary": summary}
+        convert.save_model(made, model, note)
         pictures.accuracy_curve(training.read_metrics(run.path), run.path / "accuracy.png", name)
         run.finish(**summary)
     report(summary)
-    cli.say(f"model            {made_path}\ncurves           {run.path / 'accuracy.png'}")
-    return made_path
+    cli.say(f"model            {made}\ncurves           {run.path / 'accuracy.png'}")
+    return made
+
+
+def images_of(config: Config, size: int) -> Images:
+    """Opens and checks the images; raises UserError where they, or their labels, will not do."""
+    import numpy as np
+
+    from weight_templates import data
+    from weight_templates.data import downstream
+
+    loaded = data.load(data.open_source(config.data, size, config.seed), config.data, cli.say)
+    classes, name = loaded.source.classes, loaded.source.name
+    if len(classes) < 2:
+        raise UserError(
+            f"{name} has {len(classes)} class(es); give --data a folder with one folder a class, or labelled Parquet."
+        )
+    official = downstream.SETS[name].train if name in downstream.SETS else len(loaded.source)
+    if config.data.count is None and len(loaded.source) != official:
+        cli.say(f"note: {len(loaded.source)} training images; officially {name} has {official}.")
+    data.labels_of(loaded, loaded.good, classes)
+    chosen = data.split(loaded.good, config.optim.batch, config.seed, part=1 / 10, most=float("inf"))
+    source = data.test_source(config.data, config.test, size, config.seed)
+    test, test_labels = None, np.zeros(0, np.int32)
+    if source is not None:
+        tested = data.load(source, config.data, cli.say)
+        test, test_labels = (
+            data.views_of(tested, tested.good, size, config.data),
+            data.labels_of(tested, tested.good, classes),
+        )
+    return Images(
+        loaded,
+        chosen,
+        data.labels_of(loaded, chosen.train, classes),
+        data.views_of(loaded, chosen.held_out, size, config.data),
+        data.labels_of(loaded, chosen.held_out, classes),
+        test,
+        test_labels,
+        classes,
+    )
+
+
+def logits_of(config: Config, model: Any, views: Any) -> Any:
+    """The logits of a classifier on all views, in the configuration's precision."""
+    import equinox as eqx
+
+    from weight_templates import training, trees
+    from weight_templates.tasks import classify
+
+    model = eqx.filter_jit(trees.cast)(model, training.precision_of(config.precision))
+    return classify.over(classify.logits_of, model, views, len(views))
+
+
+def full(config: Config, model: Any, images: Images, sharding: Any) -> Arm:
+    """All weights are trained, on augmented images."""
+    from weight_templates import data, training
+    from weight_templates.tasks import classify
+
+    size = model.backbone.config.image
+    return Arm(
+        trained=model,
+        loss=classify.loss_of(config.recipe),
+        feed=data.feed_of(images.train, images.split, size, config.data, sharding, config.recipe.crop),
+        held_out=lambda trained: logits_of(config, trained, images.held_out),
+        model=lambda trained: trained,
+        precision=training.precision_of(config.precision),
+    )
+
+
+def probe(config: Config, model: Any, images: Images, sharding: Any) -> Arm:
+    """The head is trained, on features that the frozen backbone makes once."""
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from weight_templates import data, training, trees
+    from weight_templates.tasks import classify
+
+    cli.say("computing the features of all images")
+    frozen = eqx.filter_jit(trees.cast)(model, training.precision_of(config.precision))
+    views = data.views_of(images.train, images.split.train, model.backbone.config.image, config.data)
+    raw, raw_held = (classify.over(classify.features_of, frozen, v, len(v)) for v in (views, images.held_out))
+    standard = classify.standard_of(raw)
+    features, held = (jnp.asarray((x - standard.mean) / standard.deviation) for x in (raw, raw_held))
+    return Arm(
+        trained=model.head,
+        loss=classify.probe_loss,
+        feed=data.Features(features, jnp.asarray(images.labels), images.split, sharding),
+        held_out=lambda head: np.asarray(jax.vmap(head)(held)),
+        model=lambda head: classify.with_probe(model, head, standard),
+        precision="float32",
+    )
 
 
 def report(summary: dict[str, Any]) -> None:

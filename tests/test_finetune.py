@@ -264,12 +264,28 @@ def test_labels_that_will_not_do_are_named(tmp_path, bank, capsys, rng):
     assert "label 7" in refused(capsys, "finetune", *words)
     parquet(tmp_path / "set" / "train.parquet", contents, [None, *good[1:]], ["a", "b", "c", "d"])
     assert "has no label" in refused(capsys, "finetune", *words)
+    image_folder(tmp_path / "named", rng, classes=("a", "b"))
+    image_folder(tmp_path / "named" / "more", rng, classes=("b", "c"), count=1)
+    (tmp_path / "named" / "more" / "train").rename(tmp_path / "named" / "val")
+    sentence = refused(capsys, "finetune", bank, f"--data={tmp_path / 'named'}", "--optim.batch=4", root)
+    assert "'c', which no training image can have" in sentence
     flat = tmp_path / "flat"
     flat.mkdir()
     for i, content in enumerate(contents):
         (flat / f"{i}.jpg").write_bytes(content)
     assert "one folder a class" in refused(capsys, "finetune", bank, f"--data={flat}", "--optim.batch=4", root)
     assert not (tmp_path / "runs").exists()
+
+
+def test_classes_of_another_split_go_by_their_names(tmp_path, rng):
+    """A test split that shows fewer classes numbers its own from 0; they are still those of the training images."""
+    image_folder(tmp_path, rng, classes=("a", "b", "c"), count=2)
+    image_folder(tmp_path / "more", rng, classes=("b", "c"), count=2)
+    (tmp_path / "more" / "train").rename(tmp_path / "test")
+    options = DataOptions(str(tmp_path))
+    test = data.load(data.test_source(options, None, 16, 0), options, print)
+    assert test.source.classes == ("b", "c")
+    np.testing.assert_array_equal(data.labels_of(test, test.good, ("a", "b", "c")), [1, 1, 2, 2])
 
 
 def test_presets_are_the_recipes_they_name():

@@ -1,6 +1,7 @@
 """Models of any size from a bank: laws over sizes, rules and families."""
 
 import dataclasses
+import functools
 import json
 
 import equinox as eqx
@@ -26,12 +27,13 @@ LAYOUTS = st.sampled_from(["unified", "components"])
 RULES = st.sampled_from(["first", "uniform", "interpolate"])
 
 
+@functools.cache
 def bank_of(family="tucker", layout="unified", config=ENHANCED):
-    model = scrambled(mae(config, family, layout, key=jr.key(0)), jr.key(1))
+    model = eqx.filter_jit(lambda: scrambled(mae(config, family, layout, key=jr.key(0)), jr.key(1)))()
     return wt.Bank(model, family, {"data": "synthetic"})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(FAMILIES, LAYOUTS, st.sampled_from(sorted(CONFIGS)), st.integers(1, 3), st.integers(1, 4))
 def test_zero_shot_models_compute_what_the_masked_source_does(family, layout, config, depth, heads):
     """Every size within the source, in float64: the plain model's tokens are those of the source's first layers under
@@ -43,11 +45,12 @@ def test_zero_shot_models_compute_what_the_masked_source_does(family, layout, co
         plain = wt.initialize(bank, depth, heads)
         assert type(plain) is wt.ViT
         width = plain.config.channels
-        masked = wt.expand(bank.model.encoder, wt.Widths(jnp.array(heads), jnp.array(heads)))
+        masked = eqx.filter_jit(wt.expand)(bank.model.encoder, wt.Widths(jnp.array(heads), jnp.array(heads)))
         arrays, rest = eqx.partition(masked.blocks, eqx.is_array)
         first = eqx.combine(jax.tree.map(lambda a: a[:depth], arrays), rest)
-        expected = eqx.tree_at(lambda v: v.blocks, masked, first)(image)
-        np.testing.assert_allclose(plain(image), expected[:, :width], atol=1e-11)
+        compute = eqx.filter_jit(lambda vit: vit(image))
+        expected = compute(eqx.tree_at(lambda v: v.blocks, masked, first))
+        np.testing.assert_allclose(compute(plain), expected[:, :width], atol=1e-11)
         np.testing.assert_array_equal(expected[:, width:], 0)
 
 
@@ -61,18 +64,18 @@ def tiled(array, names, sizes):
     return array
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(FAMILIES, LAYOUTS, st.sampled_from(["enhanced", "plain"]), st.integers(1, 8), st.integers(1, 9))
 def test_any_size_repeats_the_source(family, layout, config, depth, heads):
     """Beyond the source, layers, heads, hidden units and channels come over and over, leaf by leaf."""
     bank = bank_of(family, layout, CONFIGS[config])
     vit = wt.initialize(bank, depth, heads)
     assert (vit.config.depth, vit.config.heads, vit.config.channels) == (depth, heads, 4 * heads)
-    full, names = trees.named_arrays(wt.expand(bank.model.encoder)), trees.axes(vit)
+    full, names = trees.named_arrays(eqx.filter_jit(wt.expand)(bank.model.encoder)), trees.axes(vit)
     sizes = {"layer": depth, "inner": 4 * heads, "third": 4 * heads // 3, "width": 4 * heads}
     for name, leaf in trees.named_arrays(vit).items():
         np.testing.assert_allclose(leaf, tiled(np.asarray(full[name]), names[name], sizes), atol=1e-5, err_msg=name)
-    assert np.isfinite(vit(jnp.zeros((16, 16, 3)))).all()
+    assert np.isfinite(eqx.filter_jit(vit)(jnp.zeros((16, 16, 3)))).all()
 
 
 @pytest.mark.parametrize(
@@ -119,15 +122,13 @@ def test_the_sources_own_size_is_the_source(rule):
         np.testing.assert_array_equal(leaf, expected[name])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(FAMILIES, RULES, st.integers(1, 5), st.integers(1, 5))
 def test_a_resized_bank_stands_for_the_initialised_model(family, rule, depth, heads):
     """Factors at the target's size expand to what zero-shot initialisation gives, larger sizes included."""
     bank = bank_of(family, config=SOURCE)
-    if family == "kronecker" and heads > 3:
-        bank.model.encoder.factors["all"].template["tiles"].shape == (6, 6, 6)  # noqa: B015 - tiles divide the width
-    small = inherit.resize(bank.model.encoder, depth, heads, rule)
-    one, two = trees.named_arrays(wt.expand(small)), trees.named_arrays(wt.initialize(bank, depth, heads, rule))
+    expanded = eqx.filter_jit(lambda c: wt.expand(inherit.resize(c, depth, heads, rule)))(bank.model.encoder)
+    one, two = trees.named_arrays(expanded), trees.named_arrays(wt.initialize(bank, depth, heads, rule))
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
@@ -155,12 +156,13 @@ def test_random_scalers_keep_the_template_and_the_scale(family, size):
 
 @pytest.mark.parametrize("family", wt.FAMILIES)
 def test_random_scalers_give_weights_of_the_sources_variance(family):
-    """The template keeps the source's scale, so weights of any size have the variance that pre-training started with."""
+    """A template keeps the source's scale, 1/96, at any size; those of `none` and `svd` have none, and scalers give the
+    target's, 1/48."""
     config = wt.ViTConfig(image=16, patch=4, depth=4, heads=6, head_dim=16)
     bank = wt.Bank(mae(config, family, key=jr.key(0)), family, {})
     drawn = inherit.redraw(inherit.resize(bank.model.encoder, 3, 3), key=jr.key(5))
     qkv = wt.expand(drawn).blocks.attention.qkv
-    expected = 1 / (48 if family == "none" else 96)
+    expected = 1 / (48 if family in ("none", "svd") else 96)
     if family == "linear":  # few slices: the mixtures' own norms vary
         assert float(qkv.var()) == pytest.approx(expected, rel=0.6)
     else:

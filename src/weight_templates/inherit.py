@@ -1,5 +1,6 @@
 """Models of any size from a bank (SWEET §3.4): scalers are sliced, mixed or repeated, the template stays as it is."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
@@ -36,12 +37,14 @@ def target_size(source: ViTConfig, depth: int | None = None, heads: int | None =
     for what, asked in (("depth", depth), ("heads", heads)):
         if asked is not None and asked < 1:
             raise UserError(f"--{what} {asked} makes no network; give a positive number.")
-    if heads not in (None, source.heads) and source.channels % source.heads:
+    if heads in (None, source.heads):
+        return source if depth is None else dataclasses.replace(source, depth=depth)
+    if source.channels % source.heads:
         raise UserError(
             f"the width of this bank, {source.channels} channels, is no multiple of its {source.heads} heads, so "
             f"{heads} heads have no width of their own; leave --heads out, or pre-train with --model.width a multiple."
         )
-    return source.resized(depth, heads) if (depth, heads) != (None, None) else source
+    return source.resized(depth, heads)
 
 
 def chosen_layers(
@@ -90,11 +93,7 @@ def initialize(bank: Bank, depth: int | None = None, heads: int | None = None, r
 
     **Returns:** a plain `ViT`. Raises UserError for a size that is no network.
     """
-    source = bank.model.encoder
-    target = target_size(source.config, depth, heads)
-    within = min(target.heads, source.config.heads)
-    vit = expand(resize(source, target.depth, within, rows))
-    return vit if within == target.heads else _repeated(vit, target)
+    return _initialize(bank.model.encoder, target_size(bank.config, depth, heads), rows)
 
 
 def adaptable(bank: Bank, depth: int | None = None, heads: int | None = None, rows: Rows = "first") -> MAE:
@@ -125,6 +124,13 @@ def scalers_of(model: MAE, also: Sequence[str] = ()) -> PyTree:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf, trained: trained and trees.name_of(path).startswith(tuple(wanted)), model, pretrained
     )
+
+
+@eqx.filter_jit  # as one program: op by op, compilation would take several times as long
+def _initialize(source: Constrained, target: ViTConfig, rows: Rows) -> ViT:
+    within = min(target.heads, source.config.heads)
+    vit = expand(resize(source, target.depth, within, rows))
+    return vit if within == target.heads else _repeated(vit, target)
 
 
 def _repeated(vit: ViT, target: ViTConfig) -> ViT:

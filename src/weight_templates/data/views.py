@@ -3,7 +3,7 @@
 import concurrent.futures
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -67,16 +67,24 @@ def views_of(
     return Views(loaded, indices, size, min(chunk, len(indices)), options.threads or os.cpu_count() or 1, keep=keep)
 
 
-def labels_of(loaded: Loaded, indices: Int[np.ndarray, " some"], classes: int) -> Int[np.ndarray, " some"]:
-    """The classes of some images; raises UserError, naming the image, where one lies outside 0 … classes - 1."""
-    labels = np.array([loaded.source.label(int(i)) for i in indices], np.int32)
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+def labels_of(loaded: Loaded, indices: Int[np.ndarray, " some"], classes: Sequence[str]) -> Int[np.ndarray, " some"]:
+    """The classes of some images as places in `classes`, by name: another split may number its own otherwise.
+
+    Raises UserError, naming the image, where one has no label, or one outside the source's classes or these.
+    """
+    own, place = loaded.source.classes, {name: i for i, name in enumerate(classes)}
+    number = np.array([*(place.get(name, -2) for name in own), -1, -2], np.int32)  # the last two: no label, outside
+    found = np.array([loaded.source.label(int(i)) for i in indices], np.int32)
+    labels = number[np.where((found < -1) | (found >= len(own)), -1, np.where(found == -1, -2, found))]
+    wrong = np.flatnonzero(labels < 0)
     if len(wrong):
-        where = loaded.source.path(int(indices[wrong[0]]))
-        fault = f"has label {labels[wrong[0]]}" if labels[wrong[0]] >= 0 else "has no label"
+        label, where = found[wrong[0]], loaded.source.path(int(indices[wrong[0]]))
+        fault = "has no label" if label == -1 else f"has label {label}"
+        if 0 <= label < len(own):
+            fault += f", {own[label]!r}, which no training image can have"
         raise UserError(
-            f"{where} {fault}, but there are {classes} classes, 0 to {classes - 1} ({len(wrong)} such image(s)); "
-            "mend the labels, or give --data labelled images."
+            f"{where} {fault}, but there are {len(classes)} classes, 0 to {len(classes) - 1} ({len(wrong)} such "
+            "image(s)); mend the labels, or give --data labelled images."
         )
     return labels
 
