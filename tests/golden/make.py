@@ -2,9 +2,9 @@
 
 Run in an environment of its own; the versions it ran with are in `outputs.json`:
 
-    python3 -m venv /tmp/gold && /tmp/gold/bin/pip install torch==2.13.0 transformers==5.23.0 safetensors numpy pillow pyyaml
-    /tmp/gold/bin/pip install --no-deps timm==1.0.31 torchvision==0.28.0
-    /tmp/gold/bin/python tests/golden/make.py
+    python3 -m venv gold && gold/bin/pip install torch==2.13.0 transformers==5.23.0 safetensors numpy pillow pyyaml
+    gold/bin/pip install --no-deps timm==1.0.31 torchvision==0.28.0
+    gold/bin/python tests/golden/make.py
 """
 
 import contextlib
