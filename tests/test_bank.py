@@ -88,7 +88,7 @@ def test_banks_of_another_kind_are_refused(tmp_path, saved):
     arrays, header = read_safetensors(saved, "")
     other = tmp_path / "other.safetensors"
     write_safetensors(other, arrays, header | {"format": "weight-templates bank 99"})
-    with pytest.raises(wt.UserError, match="is not a 'weight-templates bank 1'"):
+    with pytest.raises(wt.UserError, match="is not a 'weight-templates bank 2'"):
         wt.load_bank(other)
     write_safetensors(other, arrays, header | {"family": "butterfly"})
     with pytest.raises(wt.UserError, match="butterfly"):

@@ -312,8 +312,8 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     (tmp_path / "other.safetensors").write_bytes(safetensors.numpy.save({"conv1.weight": np.zeros(3)}))
     with pytest.raises(wt.UserError, match=r"no names we know \(conv1.weight\)"):
         load_model(tmp_path / "other.safetensors")
-    write_safetensors(tmp_path / "bank.safetensors", {}, {"format": "weight-templates bank 1"})
-    with pytest.raises(wt.UserError, match="is a 'weight-templates bank 1'"):
+    write_safetensors(tmp_path / "bank.safetensors", {}, {"format": "weight-templates bank 2"})
+    with pytest.raises(wt.UserError, match="is a 'weight-templates bank 2'"):
         load_model(tmp_path / "bank.safetensors")
 
 

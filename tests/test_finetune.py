@@ -196,7 +196,7 @@ def test_mistakes_get_one_sentence(tmp_path, bank, capsys, rng):
         (["initialize", bank, out], ["vit.safetensors", "exists", "--overwrite"]),
         (["initialize", bank], ["--out"]),
         (["initialize", out], ["no bank"]),
-        (["initialize", vit, f"--out={tmp_path / 'x'}"], ["weight-templates bank 1"]),
+        (["initialize", vit, f"--out={tmp_path / 'x'}"], ["weight-templates bank 2"]),
         (["initialize", bank, f"--out={tmp_path / 'x'}", "--depth=0"], ["--depth 0"]),
         (["initialize", bank, f"--out={tmp_path / 'x'}", "--heads=-1"], ["--heads -1"]),
         (["initialize", bank, f"--out={tmp_path / 'x'}", "--rows=last"], ["last", "first"]),

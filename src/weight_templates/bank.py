@@ -23,7 +23,7 @@ from .models import MAE
 from .models.mae import with_encoder
 
 
-FORMAT = "weight-templates bank 1"
+FORMAT = "weight-templates bank 2"
 
 
 @dataclasses.dataclass(frozen=True)
