@@ -38,3 +38,10 @@ def float64():
 def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Drops compiled programs after every file: thousands of them in one process exhaust its memory maps, and crash it."""
+    yield
+    jax.clear_caches()
