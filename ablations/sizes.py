@@ -21,7 +21,7 @@ from figures import sizes as figures
 
 from experiments import finetune
 from weight_templates import cli
-from weight_templates.config import DataOptions, RecipeOptions, RunOptions
+from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
 from weight_templates.files import write_json
 
@@ -60,10 +60,10 @@ class Config:
     """Folder of all runs."""
 
 
-def configuration(config: Config, source: str, depth: int, heads: int, arm: str, seed: int) -> finetune.Config:
-    """One run; the network of a random one is the bank's at that size."""
-    import weight_templates as wt
-
+def configuration(
+    config: Config, network: ViTConfig, source: str, depth: int, heads: int, arm: str, seed: int
+) -> finetune.Config:
+    """One run; a random network is `network`, the bank's, at that size."""
     start, mode = ARMS[arm]
     base = finetune.PRESETS["tiny"]
     return dataclasses.replace(
@@ -72,7 +72,7 @@ def configuration(config: Config, source: str, depth: int, heads: int, arm: str,
         mode=mode,
         depth=depth,
         heads=heads,
-        model=base.model if start == "bank" else wt.load_bank(config.bank).config,
+        model=base.model if start == "bank" else network,
         data=DataOptions(source, count=config.count),
         recipe=RecipeOptions(),
         optim=dataclasses.replace(
@@ -91,6 +91,9 @@ def main(config: Config) -> None:
         raise UserError(
             "give a bank and data; say `python ablations/sizes.py PATH/TO/bank.safetensors PATH/TO/cifar10`."
         )
+    import weight_templates as wt
+
+    bank = wt.load_bank(config.bank)
     grid = [(depth, heads) for depth in sorted(config.depths) for heads in sorted(config.heads)]
     records = []
     for source in config.data:
@@ -98,10 +101,8 @@ def main(config: Config) -> None:
             for depth, heads in sorted(grid, key=lambda size: size[0] * size[1] ** 2):
                 for seed in config.seeds:
                     cli.say(f"{Path(source).name}: {arm}, {depth} layers, {heads} heads, seed {seed}")
-                    path = finetune.main(configuration(config, source, depth, heads, arm, seed)).parent
+                    path = finetune.main(configuration(config, bank.config, source, depth, heads, arm, seed)).parent
                     records.append(record(path, Path(source).name, arm, depth, heads, seed))
-    import weight_templates as wt
-
     words = f"BANK {' '.join(Path(s).name for s in config.data)}"
     default = Config()
     for name in ("depths", "heads", "count", "epochs", "base_lr", "batch", "seeds"):
@@ -109,7 +110,6 @@ def main(config: Config) -> None:
             words += f" --{name.replace('_', '-')} " + " ".join(
                 map(str, value if isinstance(value, tuple) else (value,))
             )
-    bank = wt.load_bank(config.bank)
     about = {
         "command": f"python ablations/sizes.py {words}",
         "bank": {"family": bank.family, "model": dataclasses.asdict(bank.config), **bank.about},
@@ -124,8 +124,9 @@ def main(config: Config) -> None:
 
 def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) -> dict[str, Any]:
     """What the tables and figures need of a finished run."""
+    from weight_templates.training import read_metrics
+
     summary = json.loads((run / "summary.json").read_text())
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     start = json.loads((run / "environment.json").read_text())[0]
     return {
         "data": source,
@@ -136,7 +137,7 @@ def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) 
         "parameters": summary["parameters"],
         "held_out": summary["held_out"],
         "test": summary["test"],
-        "curve": [[line["epoch"], line["held_out_top1"]] for line in lines if "held_out_top1" in line],
+        "curve": [[line["epoch"], line["held_out_top1"]] for line in read_metrics(run) if "held_out_top1" in line],
         "commit": start["commit"],
         "dirty": start["dirty"],
         "device": start["device"],

@@ -85,10 +85,9 @@ def main(config: Config) -> Path:
         about = {"pretraining": bank.about, "scalers": config.scalers, "rows": config.rows} | about
         return wt.Bank(model, bank.family, about, source=bank.source or bank.config)
 
-    learned = pretrain.learn(
+    result, learned = pretrain.learn(
         config, run, initial, adapted, ScalingOptions(scope="off"), lambda m: inherit.scalers_of(m, config.also)
     )
-    result = wt.load_bank(made)
     convert.save_model(run.path / "model.safetensors", eqx.filter_jit(wt.expand)(result.model.encoder), result.about)
     trained = eqx.filter(result.model, inherit.scalers_of(result.model, config.also))
     flops = 3 * count_mae(target, bank.model.config) * learned["steps"] * config.optim.batch

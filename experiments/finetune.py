@@ -250,7 +250,8 @@ def images_of(config: Config, size: int) -> Images:
     official = downstream.SETS[name].train if name in downstream.SETS else len(loaded.source)
     if config.data.count is None and len(loaded.source) != official:
         cli.say(f"note: {len(loaded.source)} training images; officially {name} has {official}.")
-    data.labels_of(loaded, loaded.good, classes)
+    labels = np.full(len(loaded.source), -1, np.int32)
+    labels[loaded.good] = data.labels_of(loaded, loaded.good, classes)
     chosen = data.split(loaded.good, config.optim.batch, config.seed, part=1 / 10, most=float("inf"))
     source = data.test_source(config.data, config.test, size, config.seed)
     test, test_labels = None, np.zeros(0, np.int32)
@@ -263,9 +264,9 @@ def images_of(config: Config, size: int) -> Images:
     return Images(
         loaded,
         chosen,
-        data.labels_of(loaded, chosen.train, classes),
+        labels[chosen.train],
         data.views_of(loaded, chosen.held_out, size, config.data),
-        data.labels_of(loaded, chosen.held_out, classes),
+        labels[chosen.held_out],
         test,
         test_labels,
         classes,
@@ -274,12 +275,10 @@ def images_of(config: Config, size: int) -> Images:
 
 def logits_of(config: Config, model: Any, views: Any) -> Any:
     """The logits of a classifier on all views, in the configuration's precision."""
-    import equinox as eqx
-
     from weight_templates import training, trees
     from weight_templates.tasks import classify
 
-    model = eqx.filter_jit(trees.cast)(model, training.precision_of(config.precision))
+    model = trees.cast(model, training.precision_of(config.precision))
     return classify.over(classify.logits_of, model, views, len(views))
 
 
@@ -301,7 +300,6 @@ def full(config: Config, model: Any, images: Images, sharding: Any) -> Arm:
 
 def probe(config: Config, model: Any, images: Images, sharding: Any) -> Arm:
     """The head is trained, on features that the frozen backbone makes once."""
-    import equinox as eqx
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -310,7 +308,7 @@ def probe(config: Config, model: Any, images: Images, sharding: Any) -> Arm:
     from weight_templates.tasks import classify
 
     cli.say("computing the features of all images")
-    frozen = eqx.filter_jit(trees.cast)(model, training.precision_of(config.precision))
+    frozen = trees.cast(model, training.precision_of(config.precision))
     views = data.views_of(images.train, images.split.train, model.backbone.config.image, config.data)
     raw, raw_held = (classify.over(classify.features_of, frozen, v, len(v)) for v in (views, images.held_out))
     standard = classify.standard_of(raw)

@@ -97,9 +97,8 @@ def main(config: Config) -> Path:
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return run.path / "bank.safetensors"
-    run.finish(
-        **learn(config, run, eqx.filter_jit(build), lambda m, about: bank.Bank(m, family, about), config.scaling)
-    )
+    _, summary = learn(config, run, eqx.filter_jit(build), lambda m, about: bank.Bank(m, family, about), config.scaling)
+    run.finish(**summary)
     cli.say(
         f"next             python experiments/reconstruct.py {run.path / 'bank.safetensors'} "
         f"--data {config.data.source}"
@@ -114,7 +113,7 @@ def learn(
     bank_of: Callable[[Any, dict[str, Any]], Any],
     scaled: ScalingOptions,
     trainable: Callable[[Any], Any] | None = None,
-) -> dict[str, Any]:
+) -> tuple[Any, dict[str, Any]]:
     """Trains a constrained auto-encoder, and leaves its bank and pictures in the run's directory.
 
     **Arguments:**
@@ -125,7 +124,7 @@ def learn(
     - `scaled`: the stochastic scaling.
     - `trainable`: from the auto-encoder to a tree of booleans, True at the leaves to train; default all.
 
-    **Returns:** the summary: steps, losses at several widths, sizes. Raises what `training.train` raises.
+    **Returns:** the bank, and the summary: steps, losses at several widths, sizes. Raises what `training.train` raises.
     """
     import equinox as eqx
     import jax.numpy as jnp
@@ -165,20 +164,24 @@ def learn(
         loss = held_out_loss(state, vit.heads)
         return loss, {"held_out_loss": loss}
 
-    step = training.make_step(
-        scaling.preparation(scaled, vit, family, precision),
-        masked.loss,
-        optimizer,
-        microbatches=optim.microbatches,
-        ema=optim.ema,
-    )
+    def make(prepare):
+        return training.make_step(prepare, masked.loss, optimizer, microbatches=optim.microbatches, ema=optim.ema)
+
+    def ahead(done):
+        return data.ahead(feed, done, steps)
+
+    if scaled.execution == "sliced":
+        widths = scaling.drawn_widths(scaled, vit, steps, key=train_key)
+        step, batches = scaling.sliced(make, ahead, widths, precision)
+    else:
+        step, batches = make(scaling.preparation(scaled, vit, family, precision)), ahead
     with run:
         state = training.train(
             run,
             training.Plan(steps, chosen.steps_per_epoch, optim.batch, evaluate_every=config.run.save_every),
             start(model),
             step,
-            lambda done: data.ahead(feed, done, steps),
+            batches,
             judge,
             schedule=schedule,
             identity=f"{len(loaded.good)} images of {loaded.source.name}",
@@ -197,7 +200,7 @@ def learn(
             f"loss curve       {run.path / 'loss.png'}\n"
             f"reconstructions  {run.path / 'reconstructions.png'}"
         )
-        return {
+        return made, {
             "steps": steps,
             "loss": [line["loss"] for line in metrics if "loss" in line][-1],
             "held_out_loss": {n: held_out_loss(state, n) for n in shown},

@@ -17,7 +17,7 @@ import weight_templates as wt
 from weight_templates import trees
 from weight_templates.config import OptimOptions, RunOptions, ScalingOptions
 from weight_templates.constrained import materialize
-from weight_templates.scaling import narrowest, sample_widths, scope_of
+from weight_templates.scaling import drawn_widths, preparation, sample_widths, scope_of, sliced, widths_of
 from weight_templates.tasks import masked
 from weight_templates.training import (
     Checkpoints,
@@ -200,16 +200,43 @@ def test_bfloat16_computes_what_float32_does_roughly():
 def test_widths_are_uniform_independent_prefixes():
     config = wt.ViTConfig(heads=12)
     rows, cols = jax.vmap(lambda k: sample_widths(ScalingOptions(), config, key=k))(jr.split(jr.key(0), 4000))
-    assert narrowest(ScalingOptions(), config) == 3
+    assert widths_of(ScalingOptions(), config) == (3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
     assert set(np.unique(rows)) == set(np.unique(cols)) == set(range(3, 13))
     for drawn in (rows, cols):
         assert abs(np.bincount(drawn, minlength=13)[3:] / 4000 - 0.1).max() < 0.03
     assert abs(np.corrcoef(rows, cols)[0, 1]) < 0.06
-    rows, cols = jax.vmap(lambda k: sample_widths(ScalingOptions(coupled=True, min_heads=11), config, key=k))(
+    rows, cols = jax.vmap(lambda k: sample_widths(ScalingOptions(coupled=True, heads=(11, 12)), config, key=k))(
         jr.split(jr.key(0), 50)
     )
     np.testing.assert_array_equal(rows, cols)
     assert set(np.unique(rows)) == {11, 12}
+
+
+@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
+def test_sliced_execution_leaves_what_masked_execution_leaves(config):
+    """Independent rows and columns, momentum and weight decay included; both draw the same widths."""
+    options, key = ScalingOptions(heads=(1, 2, config.heads)), jr.key(5)
+    with jax.enable_x64(True):
+        optimizer = optax.chain(optax.add_decayed_weights(0.05), optax.sgd(0.1, momentum=0.9))
+        widths = drawn_widths(options, config, 4, key=key)
+        assert len(np.unique(widths, axis=0)) > 2, "the draws are too alike to tell"
+        batches = [images(4, jr.key(i)) for i in range(4)]
+
+        def make(prepare):
+            return make_step(prepare, masked.loss, optimizer)
+
+        masked_step = make(preparation(options, config, "tucker", "float64"))
+        step, pairs = sliced(make, lambda done: batches[done:], widths, "float64")
+        results = []
+        for stepping, feed in ((masked_step, batches), (step, pairs(0))):
+            model = trees.cast(mae(config, key=jr.key(0)), jnp.float64)
+            state = init_state(model, masked.trainable(model), optimizer, False)
+            results.append(fit(state, stepping, feed, start=0, stop=4, key=key))
+        assert float(results[0].tally) == pytest.approx(float(results[1].tally), rel=1e-6)
+        for (name, a), b in zip(
+            trees.named_arrays(results[0].trained).items(), trees.named_arrays(results[1].trained).values(), strict=True
+        ):
+            np.testing.assert_allclose(a, b, atol=1e-10, err_msg=name)
 
 
 def test_scaling_is_on_under_a_constraint_only():

@@ -1,7 +1,6 @@
 """The public artefact of pre-training: templates, source scalers and free weights, as named tensors in safetensors."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import safetensors
 
 from . import trees
 from .config import DecoderConfig, Family, ViTConfig
 from .constrained import Constrained, constrain, select
 from .constraints import FAMILIES
 from .errors import UserError
-from .files import read_safetensors, write_safetensors
+from .files import header_of, read_safetensors, write_safetensors
 from .layouts import LAYOUTS
 from .models import MAE
 from .models.mae import with_encoder
@@ -84,12 +82,8 @@ def save_bank(path: str | os.PathLike[str], bank: Bank) -> None:
 
 def is_bank(path: str | os.PathLike[str]) -> bool:
     """Whether a file says of itself that it is a bank, of whatever version; its soundness is not checked."""
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["json"])["about"]
-            return str(header["format"]).startswith(FORMAT.rstrip("0123456789"))
-    except Exception:  # not a safetensors file, or not ours
-        return False
+    header = header_of(Path(path)) or {}
+    return str(header.get("format")).startswith(FORMAT.rstrip("0123456789"))
 
 
 def load_bank(path: str | os.PathLike[str], layout: str | None = None) -> Bank:

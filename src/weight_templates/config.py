@@ -17,6 +17,7 @@ from .errors import UserError
 Dress = Literal["enhanced", "plain"]
 Family = Literal["none", "linear", "kronecker", "svd", "tucker"]
 Scope = Literal["submodel", "scalers", "off"]
+Execution = Literal["masked", "sliced"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,20 +196,29 @@ class ScalingOptions:
     scope: Scope | None = None
     """What a mask reaches. submodel: all that the narrower model lacks, so that masked equals sliced. scalers: the
     constrained weights alone, Eq. 7-8 to the letter. off: no masks. Default: submodel, and off for `none`."""
-    min_heads: int | None = None
-    """Narrowest width drawn, in heads; default a quarter of the heads."""
+    heads: tuple[int, ...] | None = None
+    """Widths to draw from, in heads; default all from a quarter of the model's heads."""
     coupled: bool = False
     """Draw one width for rows (heads) and columns (residual channels) instead of two."""
+    execution: Execution = "masked"
+    """masked: one program, which computes the full width and hides a part. sliced: a program for every width drawn,
+    compiled when it first is, which computes that width only; same losses and gradients. Scope submodel only."""
 
     def check(self, vit: ViTConfig) -> None:
-        """Raises UserError if the width does not scale with the heads, or the narrowest is not one of the model's."""
+        """Raises UserError if the width does not scale with the heads, or the widths are none of the model's."""
         if vit.channels % vit.heads:
             raise UserError(
                 f"{vit.heads} heads do not divide a residual width of {vit.channels}; "
                 "choose --model.width as a multiple of --model.heads."
             )
-        if self.min_heads is not None and not 1 <= self.min_heads <= vit.heads:
-            raise UserError(f"--scaling.min-heads {self.min_heads} is not between 1 and the model's {vit.heads} heads.")
+        if self.heads is not None and not (self.heads and all(1 <= n <= vit.heads for n in self.heads)):
+            given = " ".join(map(str, self.heads))
+            raise UserError(f"--scaling.heads {given} are not all between 1 and the model's {vit.heads} heads.")
+        if self.execution == "sliced" and self.scope in ("scalers", "off"):
+            raise UserError(
+                f"--scaling.execution sliced computes narrower models, which --scaling.scope {self.scope} does not "
+                "make; say --scaling.scope submodel, or --scaling.execution masked."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

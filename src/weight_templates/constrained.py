@@ -111,13 +111,20 @@ def select(constrained: Constrained, config: ViTConfig, layers: list[int]) -> Co
         group: constraint.select(constrained.factors[group], shape, slices[group])
         for group, shape in shapes(layout, config).items()
     }
-    sizes = {"inner": config.inner, "third": config.inner // 3, "width": config.channels}
-    arrays = trees.named_arrays(constrained.free)
+    arrays = resized(constrained.free, config)
     for name, names in trees.axes(constrained.free).items():
-        array = trees.resized(arrays[name], names, sizes)
-        arrays[name] = array[jnp.array(layers)] if names[0] == "layer" else array
+        if names[0] == "layer":
+            arrays[name] = arrays[name][jnp.array(layers)]
     skeleton = _without_governed(eqx.filter_eval_shape(ViT, config, key=jr.key(0)))
     return Constrained(factors, trees.with_arrays(skeleton, arrays), constraint, layout)
+
+
+def resized(vit: ViT, config: ViTConfig) -> dict[str, Array]:
+    """The arrays of a backbone by name, at the width of `config`: the first ones along every axis that follows it, over
+    and over where there are fewer."""
+    sizes = {"inner": config.inner, "third": config.inner // 3, "width": config.channels}
+    names = trees.axes(vit)
+    return {name: trees.resized(array, names[name], sizes) for name, array in trees.named_arrays(vit).items()}
 
 
 def blend(low: Constrained, high: Constrained, share: Float[np.ndarray, " layer"]) -> Constrained:

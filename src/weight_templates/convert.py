@@ -23,7 +23,7 @@ from . import trees
 from .config import ViTConfig
 from .data.augment import DEVIATION, MEAN
 from .errors import UserError
-from .files import read_safetensors, write_bytes, write_json, write_safetensors
+from .files import header_of, read_safetensors, write_bytes, write_json, write_safetensors
 from .models import Classifier, ViT
 from .naming import from_huggingface, from_timm, library_of, parts, skeleton, to_huggingface, to_timm
 from .nn.norm import EPSILON
@@ -80,9 +80,10 @@ def load_model(path: str | os.PathLike[str], *, heads: int | None = None, image:
         loaded = _imported(path, *_read_folder(path, heads))
     elif path.suffix in _PICKLES:
         loaded = _imported(path, _read_pickle(path), heads)
+    elif header_of(path) is not None:
+        loaded = _own(path, heads)
     else:
-        arrays, metadata = _read_plain(path)
-        loaded = _own(path, heads) if "json" in metadata else _imported(path, arrays, heads)
+        loaded = _imported(path, _read_plain(path), heads)
     return loaded if image is None else dataclasses.replace(loaded, model=at_resolution(loaded.model, image))
 
 
@@ -181,10 +182,10 @@ def _imported(path: Path, arrays: Mapping[str, np.ndarray], heads: int | None) -
     return Model(model, {"imported": library, "file": path.name})
 
 
-def _read_plain(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read_plain(path: Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors raises its own, Unicode and value errors
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is corrupt or no safetensors file ({reason}); copy it again.") from None
@@ -207,7 +208,7 @@ def _read_folder(path: Path, heads: int | None) -> tuple[dict[str, np.ndarray], 
         raise UserError(f"{path} has hidden_act {act!r}, ours is the exact 'gelu'; give another model.")
     if None not in (heads, told) and heads != told:
         raise UserError(f"{path} has {told} heads, not {heads}; leave out --heads.")
-    return _read_plain(path / "model.safetensors")[0], told or heads
+    return _read_plain(path / "model.safetensors"), told or heads
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:

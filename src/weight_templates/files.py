@@ -67,6 +67,15 @@ def digest_of_file(path: Path) -> str:
         raise UserError(f"cannot read {path} ({error.strerror}); give the path of a file.") from None
 
 
+def header_of(path: Path) -> dict[str, Any] | None:
+    """What a file says of itself if `write_safetensors` wrote it, its soundness unchecked; None for any other file."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return json.loads((file.metadata() or {})["json"])["about"]
+    except Exception:  # not safetensors, or another's
+        return None
+
+
 def _digest(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
     total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(arrays):

@@ -6,7 +6,6 @@ from typing import Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
@@ -14,7 +13,7 @@ from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 from . import trees
 from .bank import Bank
 from .config import ViTConfig
-from .constrained import Constrained, blend, expand, select
+from .constrained import Constrained, blend, expand, resized, select
 from .constraints import Factors
 from .errors import UserError
 from .layouts import shapes
@@ -130,13 +129,6 @@ def scalers_of(model: MAE, also: Sequence[str] = ()) -> PyTree:
 def _initialize(source: Constrained, target: ViTConfig, rows: Rows) -> ViT:
     within = min(target.heads, source.config.heads)
     vit = expand(resize(source, target.depth, within, rows))
-    return vit if within == target.heads else _repeated(vit, target)
-
-
-def _repeated(vit: ViT, target: ViTConfig) -> ViT:
-    """`vit` at the width of `target`, every axis that follows the width repeated."""
-    sizes = {"inner": target.inner, "third": target.inner // 3, "width": target.channels}
-    arrays = trees.named_arrays(vit)
-    for name, names in trees.axes(vit).items():
-        arrays[name] = trees.resized(jnp.asarray(arrays[name]), names, sizes)
-    return trees.with_arrays(eqx.filter_eval_shape(ViT, target, key=jr.key(0)), arrays)
+    if within == target.heads:
+        return vit
+    return trees.with_arrays(eqx.filter_eval_shape(ViT, target, key=jr.key(0)), resized(vit, target))

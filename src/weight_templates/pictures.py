@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from .constrained import Widths, materialize
 from .data import denormalize, normalize
@@ -25,47 +27,42 @@ def widths_to_show(heads: int) -> list[int]:
 
 def loss_curve(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
     """Draws the training loss and the held-out loss against the step."""
-    import pandas as pd
-    import seaborn as sns
-
-    rows = [
-        {"step": line["step"], "loss": line[name], "images": label}
-        for line in metrics
-        for name, label in (("loss", "training"), ("held_out_loss", "held out"))
-        if name in line
-    ]
-    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(5, 3.2), layout="constrained")
-        axes = figure.subplots()
-        sns.lineplot(pd.DataFrame(rows), x="step", y="loss", hue="images", style="images", errorbar=None, ax=axes)
-        axes.set_title(title, fontsize=10)
-        axes.set_ylabel("reconstruction loss")
-        axes.legend(title=None)
-        sns.despine(figure)
-        figure.savefig(path, dpi=160, metadata={"Software": None})
+    figure, axes = _curves(metrics, {"loss": "training", "held_out_loss": "held out"}, "step", title)
+    axes.set_ylabel("reconstruction loss")
+    figure.savefig(path, dpi=160, metadata={"Software": None})
 
 
 def accuracy_curve(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
     """Draws the held-out top-1 and top-5 accuracy against the epoch."""
+    figure, axes = _curves(metrics, {"held_out_top1": "top-1", "held_out_top5": "top-5"}, "epoch", title, markers=True)
+    axes.set_ylabel("accuracy on held-out images")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylim(0, 1)
+    figure.savefig(path, dpi=160, metadata={"Software": None})
+
+
+def _curves(
+    metrics: list[dict[str, Any]], labels: dict[str, str], x: str, title: str, markers: bool = False
+) -> tuple[Figure, Axes]:
+    """A figure with one line for each of the metrics that `labels` names."""
     import pandas as pd
     import seaborn as sns
 
     rows = [
-        {"epoch": line["epoch"], "accuracy, %": 100 * line[name], "of held-out images": label}
+        {x: line[x], "value": line[name], "what": label}
         for line in metrics
-        for name, label in (("held_out_top1", "top-1"), ("held_out_top5", "top-5"))
+        for name, label in labels.items()
         if name in line
     ]
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(5, 3.2), layout="constrained")
         axes = figure.subplots()
-        hue = "of held-out images"
         table = pd.DataFrame(rows)
-        sns.lineplot(table, x="epoch", y="accuracy, %", hue=hue, style=hue, markers=True, errorbar=None, ax=axes)
+        sns.lineplot(table, x=x, y="value", hue="what", style="what", markers=markers, errorbar=None, ax=axes)
         axes.set_title(title, fontsize=10)
-        axes.set_ylim(0, 100)
+        axes.legend(title=None)
         sns.despine(figure)
-        figure.savefig(path, dpi=160, metadata={"Software": None})
+    return figure, axes
 
 
 def reconstruction_grid(

@@ -1,39 +1,50 @@
 """Width-wise stochastic scaling (SWEET §3.3): every step of pre-training sees a random prefix of the width."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from . import trees
 from .config import ScalingOptions, Scope, ViTConfig
-from .constrained import Widths, materialize
+from .constrained import Widths, expand, materialize, select
+from .models import MAE
+from .models.mae import with_encoder
+from .training.step import step_keys
+
+
+Prepare = Callable[[PyTree, PRNGKeyArray], PyTree]
+Step = Callable[[Any, Any, PRNGKeyArray], Any]
 
 
 def scope_of(options: ScalingOptions, family: str) -> Scope:
     """The scope in force: as given, else `submodel` under a constraint and `off` without one."""
-    return options.scope or ("off" if family == "none" else "submodel")
+    return options.scope or ("off" if family == "none" and options.execution == "masked" else "submodel")
 
 
-def narrowest(options: ScalingOptions, config: ViTConfig) -> int:
-    """The narrowest width drawn, in heads; the paper's grid starts at a quarter (3 of 12)."""
-    return max(1, config.heads // 4) if options.min_heads is None else options.min_heads
+def widths_of(options: ScalingOptions, config: ViTConfig) -> tuple[int, ...]:
+    """The widths that are drawn from, in heads; the paper's grid starts at a quarter (3 of 12)."""
+    return options.heads or tuple(range(max(1, config.heads // 4), config.heads + 1))
 
 
 def sample_widths(options: ScalingOptions, config: ViTConfig, *, key: PRNGKeyArray) -> Widths:
-    """Draws the widths of a step (Eq. 7): prefixes, uniform over {min_heads … heads}, rows and columns independent.
+    """Draws the widths of a step (Eq. 7): prefixes, uniform over `widths_of`, rows and columns independent.
 
     The paper names neither the distribution nor the shape of the masks; prefixes follow WeiT, and `coupled` gives rows
     and columns one draw.
     """
-    low = narrowest(options, config)
-    rows, cols = jr.randint(key, (2,), low, config.heads + 1)
+    widths = jnp.array(widths_of(options, config))
+    rows, cols = widths[jr.randint(key, (2,), 0, len(widths))]
     return Widths(rows, rows if options.coupled else cols)
 
 
-def preparation(
-    options: ScalingOptions, config: ViTConfig, family: str, precision: str
-) -> Callable[[PyTree, PRNGKeyArray], PyTree]:
+def preparation(options: ScalingOptions, config: ViTConfig, family: str, precision: str) -> Prepare:
     """What a step does before anything is computed: expand the parameters under random widths, and cast them.
 
     **Returns:** a function from the parameters, in float32, and the step's key to the model in `precision`.
@@ -45,3 +56,52 @@ def preparation(
         return trees.cast(materialize(params, widths, scope), precision)
 
     return prepare
+
+
+def narrowed(mae: MAE, rows: int, cols: int) -> MAE:
+    """A constrained auto-encoder, expanded at a width: what the masks of `Widths(rows, cols)` make of it, but small.
+
+    Differentiable: what lies beyond the width has gradient zero.
+    """
+    config = mae.encoder.config
+    layers = list(range(config.depth))
+    return with_encoder(mae, expand(select(mae.encoder, config.resized(heads=rows, columns=cols), layers)))
+
+
+def drawn_widths(
+    options: ScalingOptions, config: ViTConfig, steps: int, *, key: PRNGKeyArray
+) -> Int[np.ndarray, "steps 2"]:
+    """The rows and columns that each step draws, known to the host beforehand; `key` is the training loop's."""
+
+    def draw(step: Int[Array, ""]) -> Int[Array, "2"]:
+        return jnp.stack(sample_widths(options, config, key=step_keys(key, step)[0]))
+
+    return np.asarray(eqx.filter_jit(jax.vmap(draw))(jnp.arange(steps)))
+
+
+def sliced(
+    make: Callable[[Prepare], Step],
+    batches: Callable[[int], Iterable[Any]],
+    widths: Int[np.ndarray, "steps 2"],
+    precision: str,
+) -> tuple[Step, Callable[[int], Iterable[Any]]]:
+    """Training at reduced cost: every width is a program of its own, compiled when it is first drawn.
+
+    **Arguments:**
+
+    - `make`: from a step's preparation to the step.
+    - `batches`: from the number of steps done to the batches that are left.
+    - `widths`: `drawn_widths`.
+
+    **Returns:** the step and its batches, each with its width. The states are, to rounding, those of masked execution.
+    """
+
+    @functools.cache
+    def at(rows: int, cols: int) -> Step:
+        return make(lambda params, key: trees.cast(narrowed(params, rows, cols), precision))
+
+    def step(state: Any, item: Any, key: PRNGKeyArray) -> Any:
+        batch, (rows, cols) = item
+        return at(int(rows), int(cols))(state, batch, key)
+
+    return step, lambda done: zip(batches(done), widths[done:], strict=True)

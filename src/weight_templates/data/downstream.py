@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
 
 from ..config import DataOptions
 from ..errors import UserError
@@ -74,33 +73,6 @@ def official(name: str) -> Facts:
     return SETS[name]
 
 
-@dataclasses.dataclass(frozen=True)
-class Raw:
-    """Images that come as pixels, not as encoded files: CIFAR's binary version. A `Source`."""
-
-    name: str
-    paths: Sequence[str]
-    pixels: UInt8[np.ndarray, "all h w 3"]
-    labels: Int[np.ndarray, " all"]
-    classes: tuple[str, ...]
-    stamp: str
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def fingerprint(self) -> str:
-        return self.stamp
-
-    def path(self, index: int) -> str:
-        return self.paths[index]
-
-    def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        return self.pixels[index]
-
-    def label(self, index: int) -> int:
-        return int(self.labels[index])
-
-
 def open_named(name: str, folder: str | None, options: DataOptions) -> Source:
     """A set of Table 3 from a folder or, without one, from the hub.
 
@@ -133,7 +105,7 @@ def _from_hub(name: str, facts: Facts, options: DataOptions) -> Encoded:
         raise UserError(f"{str(error).rstrip('.')}, or {remedy}.") from None
 
 
-def _from_folder(name: str, facts: Facts, folder: str, options: DataOptions) -> Encoded | Raw:
+def _from_folder(name: str, facts: Facts, folder: str, options: DataOptions) -> Encoded:
     root = Path(os.path.expanduser(folder))
     if not folder or not root.exists():
         raise UserError(f"there is no file or folder {folder!r}; give an existing one, --data {name}:FOLDER.")
@@ -171,7 +143,7 @@ def _from_copy(root: Path, parquet: list[Path], facts: Facts, options: DataOptio
     return Encoded(root.name, paths, lambda i: rows[i][0].read(rows[i][1]), labels, names, stamp)
 
 
-def _from_authors(name: str, facts: Facts, top: Path, options: DataOptions) -> Encoded | Raw:
+def _from_authors(name: str, facts: Facts, top: Path, options: DataOptions) -> Encoded:
     remedy = f"unpack {facts.archives} in {top}"
     try:
         if name in ("cifar10", "cifar100"):
@@ -217,7 +189,7 @@ def _listing(name: str, facts: Facts, top: Path, train: bool) -> tuple[list[tupl
             return [(top / i["file_name"], label.get(i["id"], -1)) for i in tree["images"]], names
 
 
-def _records(name: str, facts: Facts, top: Path, options: DataOptions) -> Raw:
+def _records(name: str, facts: Facts, top: Path, options: DataOptions) -> Encoded:
     """CIFAR's records: label bytes, the finest last, then a red, a green and a blue plane in rows of 32 pixels."""
     names, first = ("batches.meta.txt", 1) if name == "cifar10" else ("fine_label_names.txt", 2)
     files = [top / file for file in facts.files if file.startswith("test") == (options.split == "test")]
@@ -226,8 +198,12 @@ def _records(name: str, facts: Facts, top: Path, options: DataOptions) -> Raw:
     keep = sources._spread(range(len(paths)), options.count)
     rows = np.concatenate(parts)[np.asarray(keep, int)]
     pixels = rows[:, first:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+    def read(index: int) -> bytes:
+        return b"P6 32 32 255\n" + pixels[index].tobytes()  # a portable pixmap, decoded like any other file
+
     labels, classes, stamp = rows[:, first - 1].astype(int), _lines(top / names), _stamp(top, files, [options.count])
-    return Raw(name, [paths[i] for i in keep], pixels, labels, tuple(classes), stamp)
+    return Encoded(name, [paths[i] for i in keep], read, labels, tuple(classes), stamp)
 
 
 def _stamp(top: Path, files: Sequence[Path], rest: Sequence[Any]) -> str:

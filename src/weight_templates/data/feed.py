@@ -98,6 +98,10 @@ class Loaded:
     pixels: UInt8[np.ndarray, "all h w 3"] | None
     """All images, rows of corrupt ones undefined; None if the set streams."""
 
+    def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels of an image; raises CorruptImage if it streams and has gone bad."""
+        return self.source.image(index) if self.pixels is None else self.pixels[index]
+
 
 def load(source: Source, options: DataOptions, say: Callable[[str], None]) -> Loaded:
     """Decodes every image once, before anything else is spent on them.
@@ -271,7 +275,7 @@ def feed_of(
 def held_out_views(loaded: Loaded, chosen: Split, size: int) -> UInt8[np.ndarray, "held_out size size 3"]:
     """The held-out images under the evaluation transform."""
     try:
-        images = [loaded.source.image(int(i)) if loaded.pixels is None else loaded.pixels[i] for i in chosen.held_out]
+        images = [loaded.image(int(i)) for i in chosen.held_out]
     except CorruptImage as error:
         raise UserError(f"an image went bad since it was checked: {error}; mend or remove it.") from None
     return np.stack([evaluation_view(image, size) for image in images])

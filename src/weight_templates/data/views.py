@@ -55,8 +55,7 @@ class Views:
         self.kept.extend(made)
 
     def _view(self, index: int) -> UInt8[np.ndarray, "size size 3"]:
-        image = self.loaded.source.image(index) if self.loaded.pixels is None else self.loaded.pixels[index]
-        return evaluation_view(image, self.size)
+        return evaluation_view(self.loaded.image(index), self.size)
 
 
 def views_of(
@@ -108,6 +107,3 @@ def test_source(options: DataOptions, split: str | None, size: int, seed: int) -
             except UserError:
                 continue
     return None
-
-
-test_source.__test__ = False  # pyright: ignore[reportFunctionMemberAccess] - not pytest's

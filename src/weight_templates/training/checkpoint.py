@@ -13,6 +13,7 @@ from ..files import read_safetensors, write_safetensors
 
 
 KEPT = 2
+REMEDY = "say --run.overwrite to start anew"
 
 
 class Checkpoints:
@@ -47,25 +48,22 @@ class Checkpoints:
         damaged = []
         for path in reversed(self._numbered()):
             try:
-                arrays, about = read_safetensors(path, remedy="say --run.overwrite to start anew")
+                arrays, about = read_safetensors(path, remedy=REMEDY)
             except UserError as error:
                 damaged.append((path, error))  # the one before it is there for this
                 continue
             for newer, _ in damaged:  # so that it does not count among those to keep
                 newer.unlink()
-            if difference := trees.mismatch(like, arrays):
-                raise UserError(f"{path} is of another model: {difference}; say --run.overwrite to start anew.")
-            return trees.with_arrays(like, {name: jnp.asarray(a) for name, a in arrays.items()}), about
+            return _fitted(path, arrays, like), about
         if damaged:
             raise damaged[0][1]
         return None
 
     def best(self, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """The state of the best score, in the shape of `like`, and what was saved about it; raises UserError."""
-        arrays, about = read_safetensors(self.folder / "best.safetensors", remedy="say --run.overwrite to start anew")
-        if difference := trees.mismatch(like, arrays):
-            raise UserError(f"{self.folder / 'best.safetensors'} is of another model: {difference}.")
-        return trees.with_arrays(like, {name: jnp.asarray(a) for name, a in arrays.items()}), about
+        path = self.folder / "best.safetensors"
+        arrays, about = read_safetensors(path, remedy=REMEDY)
+        return _fitted(path, arrays, like), about
 
     def _numbered(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.safetensors"))
@@ -76,3 +74,9 @@ class Checkpoints:
         write_safetensors(self.folder / f"{step:09d}.safetensors", arrays, about)
         for old in self._numbered()[:-KEPT]:
             old.unlink(missing_ok=True)
+
+
+def _fitted(path: Path, arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
+    if difference := trees.mismatch(like, arrays):
+        raise UserError(f"{path} is of another model: {difference}; {REMEDY}.")
+    return trees.with_arrays(like, {name: jnp.asarray(a) for name, a in arrays.items()})

@@ -92,17 +92,19 @@ def train(
         finite(score, done)
         run.record(step=done, epoch=done / plan.steps_per_epoch, **metrics)
         better, best = score < best, min(score, best)
+        keep(done, state, better)
+
+    def keep(done: int, state: TrainState, better: bool = False) -> None:
+        finite(float(state.tally), done)
         run.checkpoints.save(done, state, {"best": best, "data": identity}, best=better)
 
     def save(done: int, state: TrainState) -> None:
-        if done % plan.evaluate_every and done != plan.steps:
-            finite(float(state.tally), done)
-            run.checkpoints.save(done, state, {"best": best, "data": identity})
+        if done % plan.evaluate_every and done != plan.steps:  # else it was kept when it was judged
+            keep(done, state)
 
     def heed(done: int, state: TrainState) -> None:
         if interrupt.asked is not None:
-            finite(float(state.tally), done)
-            run.checkpoints.save(done, state, {"best": best, "data": identity})
+            keep(done, state)
             run.checkpoints.wait()
             cli.say(f"\nstopped at step {done}, saved; the same command, less --run.overwrite, goes on from there.")
             raise SystemExit(128 + interrupt.asked)

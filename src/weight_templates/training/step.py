@@ -55,6 +55,12 @@ def init_state(model: PyTree, trainable: PyTree, optimizer: optax.GradientTransf
     return TrainState(step, trained, frozen, optimizer.init(trained), average, jnp.zeros((), jnp.float32), tallied)
 
 
+def step_keys(key: PRNGKeyArray, step: Int[Array, ""] | int) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    """The keys of a step: for preparing the model, and for the samples. `key` is the loop's."""
+    pkey, skey = jr.split(jr.fold_in(key, step))
+    return pkey, skey
+
+
 def make_step(
     prepare: Callable[[PyTree, PRNGKeyArray], PyTree],
     loss: Callable[[PyTree, Any, Key[Array, " batch"]], Float[Array, ""]],
@@ -94,7 +100,7 @@ def make_step(
         return value, jax.tree.map(lambda g, x: g.astype(x.dtype), grads, eqx.filter(model, eqx.is_inexact_array))
 
     def step(state: TrainState, batch: Any, key: PRNGKeyArray) -> TrainState:
-        pkey, skey = jr.split(jr.fold_in(key, state.step))
+        pkey, skey = step_keys(key, state.step)
         keys = jr.split(skey, jax.tree.leaves(batch)[0].shape[0])
         model, pull_back = eqx.filter_vjp(lambda t: prepare(eqx.combine(t, state.frozen), pkey), state.trained)
         value, grads = gradient(model, batch, keys)
