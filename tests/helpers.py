@@ -5,10 +5,11 @@ import io
 
 import jax.random as jr
 import numpy as np
+import pytest
 from PIL import Image
 
 import weight_templates as wt
-from weight_templates import bank
+from weight_templates import bank, cli
 from weight_templates.layouts import LAYOUTS
 
 
@@ -86,3 +87,16 @@ def parquet(path, contents, labels=None, names=None, column="image"):
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(table, path)
     return path
+
+
+def refused(capsys, call):
+    """Calls a command with a mistake; returns the one sentence that it must answer with."""
+    with pytest.raises(SystemExit) as stop:
+        cli.run(call)
+    assert stop.value.code == 2
+    heard = capsys.readouterr().err
+    sentences = [line for line in heard.splitlines() if line.startswith("error: ")]
+    assert len(sentences) == 1
+    assert heard.endswith(sentences[0] + "\n")
+    assert "Traceback" not in heard
+    return sentences[0]

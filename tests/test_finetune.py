@@ -3,28 +3,22 @@
 import json
 import signal
 import sys
-from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 import pytest
 from PIL import Image
 
 import weight_templates as wt
 from experiments import adapt, export, finetune, initialize, pretrain
 from weight_templates import cli, data, trees
-from weight_templates.config import DataOptions, RecipeOptions
-from weight_templates.data.regularize import drop_gates
+from weight_templates.config import DataOptions
 from weight_templates.files import read_safetensors, write_safetensors
-from weight_templates.models import Classifier
-from weight_templates.tasks import classify
 from weight_templates.training import read_metrics
 
-from .helpers import ENHANCED, PLAIN, image_folder, jpeg, parquet
+from .helpers import image_folder, jpeg, parquet, refused
 from .test_pretrain import NEVER, SMALL, interrupted
 
 
@@ -43,16 +37,8 @@ def call(command, *words):
     return module.main(cli.parse(getattr(module, "PRESETS", {"default": module.Config()}), [str(w) for w in words]))
 
 
-def refused(capsys, command, *words):
-    """Runs a command with a mistake; returns the one sentence that it must answer with."""
-    with pytest.raises(SystemExit) as stop:
-        cli.run(lambda: call(command, *words))
-    assert stop.value.code == 2
-    heard = capsys.readouterr().err
-    sentences = [line for line in heard.splitlines() if line.startswith("error: ")]
-    assert len(sentences) == 1
-    assert heard.endswith(sentences[0] + "\n")
-    return sentences[0]
+def mistaken(capsys, command, *words):
+    return refused(capsys, lambda: call(command, *words))
 
 
 TINY = ["--data.count=80", "--optim.batch=8", "--optim.epochs=2"]
@@ -225,7 +211,7 @@ def test_mistakes_get_one_sentence(tmp_path, bank, capsys, rng):
          ["nothing"]),
     ]  # fmt: skip
     for words, says in cases:
-        sentence = refused(capsys, *words)
+        sentence = mistaken(capsys, *words)
         for part in says:
             assert part in sentence, (words, sentence)
     assert vit.read_bytes() == sound
@@ -243,10 +229,10 @@ def test_tensors_that_are_missing_or_too_many_are_named(tmp_path, bank, capsys):
         ({"cls": np.zeros(3, np.float32)}, "cls has shape (3,) instead of (16,)"),
     ):
         broken = changed(vit, tmp_path / "broken.safetensors", change)
-        assert name in refused(capsys, "finetune", broken, f"--run.root={tmp_path}")
-        assert name in refused(capsys, "export", broken, f"--out={tmp_path / 'x'}")
+        assert name in mistaken(capsys, "finetune", broken, f"--run.root={tmp_path}")
+        assert name in mistaken(capsys, "export", broken, f"--out={tmp_path / 'x'}")
     broken = changed(bank, tmp_path / "bank.safetensors", {"encoder.factors.all.template.core": None})
-    assert "template.core is missing" in refused(capsys, "adapt", broken, f"--run.root={tmp_path}")
+    assert "template.core is missing" in mistaken(capsys, "adapt", broken, f"--run.root={tmp_path}")
 
 
 def test_labels_that_will_not_do_are_named(tmp_path, bank, capsys, rng):
@@ -256,24 +242,24 @@ def test_labels_that_will_not_do_are_named(tmp_path, bank, capsys, rng):
     (tmp_path / "set").mkdir()
     parquet(tmp_path / "set" / "train.parquet", contents, good, ["a", "b", "c"])
     words = (bank, f"--data={tmp_path / 'set'}", "--optim.batch=4", "--optim.epochs=1", root)
-    sentence = refused(capsys, "finetune", *words)
+    sentence = mistaken(capsys, "finetune", *words)
     assert "label 3, but there are 3 classes" in sentence
     assert "[3]" in sentence
     parquet(tmp_path / "set" / "train.parquet", contents, good, ["a", "b", "c", "d"])
     parquet(tmp_path / "set" / "test.parquet", contents, [7, *good[1:]], ["a", "b", "c", "d"])
-    assert "label 7" in refused(capsys, "finetune", *words)
+    assert "label 7" in mistaken(capsys, "finetune", *words)
     parquet(tmp_path / "set" / "train.parquet", contents, [None, *good[1:]], ["a", "b", "c", "d"])
-    assert "has no label" in refused(capsys, "finetune", *words)
+    assert "has no label" in mistaken(capsys, "finetune", *words)
     image_folder(tmp_path / "named", rng, classes=("a", "b"))
     image_folder(tmp_path / "named" / "more", rng, classes=("b", "c"), count=1)
     (tmp_path / "named" / "more" / "train").rename(tmp_path / "named" / "val")
-    sentence = refused(capsys, "finetune", bank, f"--data={tmp_path / 'named'}", "--optim.batch=4", root)
+    sentence = mistaken(capsys, "finetune", bank, f"--data={tmp_path / 'named'}", "--optim.batch=4", root)
     assert "'c', which no training image can have" in sentence
     flat = tmp_path / "flat"
     flat.mkdir()
     for i, content in enumerate(contents):
         (flat / f"{i}.jpg").write_bytes(content)
-    assert "one folder a class" in refused(capsys, "finetune", bank, f"--data={flat}", "--optim.batch=4", root)
+    assert "one folder a class" in mistaken(capsys, "finetune", bank, f"--data={flat}", "--optim.batch=4", root)
     assert not (tmp_path / "runs").exists()
 
 
@@ -299,92 +285,6 @@ def test_presets_are_the_recipes_they_name():
         config.recipe.check()
         config.optim.check()
         config.model.check()
-
-
-def test_accuracy_by_hand():
-    logits = np.array([[3.0, 2, 1, 0, -1, -2], [0, 1, 2, 3, 4, 5], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
-    assert classify.accuracy(logits, np.array([0, 0, 0, 5])) == (0.5, 0.5)
-    assert classify.accuracy(logits[:2], np.array([4, 1])) == (0.0, 1.0)
-
-
-def test_learning_rates_of_layers_are_those_of_mae():
-    """γ^(L + 1 - i): with L = 3, γ = 0.5 the embedding has 1/16, the blocks 1/8, 1/4, 1/2, norm and head 1."""
-    model = Classifier(wt.ViT(PLAIN, key=jr.key(0)), 5, key=jr.key(1))
-    scales = trees.named_arrays(classify.layer_scales(model, 0.5))
-    assert scales.keys() == trees.named_arrays(model).keys()
-    for name, scale in scales.items():
-        if name.startswith("backbone.blocks."):
-            np.testing.assert_allclose(scale.reshape(-1), [1 / 8, 1 / 4, 1 / 2], err_msg=name)
-        else:
-            expected = 1 if name.startswith(("head", "backbone.norm")) else 1 / 16
-            np.testing.assert_allclose(scale, expected, err_msg=name)
-    assert set(scales) >= {"backbone.cls", "backbone.positions.table", "backbone.embed.weight", "backbone.norm.gain"}
-
-
-def test_scaled_optimisers_scale_decay_as_well():
-    params = {"weight": jnp.array([2.0, 2.0])}
-    plain = optax.adamw(0.1, weight_decay=0.5)
-    scaled = classify.scaled(plain, {"weight": jnp.array([1.0, 0.25])})
-    grads = {"weight": jnp.array([1.0, 1.0])}
-    one, _ = plain.update(grads, plain.init(params), params)
-    two, _ = scaled.update(grads, scaled.init(params), params)
-    np.testing.assert_allclose(two["weight"], one["weight"] * np.array([1, 0.25]), rtol=1e-6)
-
-
-def test_loss_is_cross_entropy_with_smoothed_targets():
-    model = Classifier(wt.ViT(ENHANCED, key=jr.key(0)), 3, key=jr.key(1))
-    model = eqx.tree_at(lambda m: m.head.weight, model, jr.normal(jr.key(2), (3, 16)))
-    images = jr.randint(jr.key(3), (4, 16, 16, 3), 0, 256).astype(jnp.uint8)
-    labels = jnp.array([0, 2, 1, 1], jnp.int32)
-    keys = jr.split(jr.key(4), 4)
-    found = classify.loss_of(RecipeOptions(smoothing=0.3))(model, {"image": images, "label": labels}, keys)
-    logits = np.asarray(jax.vmap(model)(data.normalize(images)), np.float64)
-    logp = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    targets = np.full((4, 3), 0.1)
-    targets[np.arange(4), labels] = 0.8
-    assert float(found) == pytest.approx(-(targets * logp).sum(axis=1).mean(), rel=1e-5)
-
-
-def test_a_recipe_that_is_off_changes_nothing_and_one_that_is_on_does():
-    model = Classifier(wt.ViT(ENHANCED, key=jr.key(0)), 3, key=jr.key(1))
-    model = eqx.tree_at(lambda m: m.head.weight, model, jr.normal(jr.key(2), (3, 16)))
-    batch = {
-        "image": jr.randint(jr.key(3), (4, 16, 16, 3), 0, 256).astype(jnp.uint8),
-        "label": jnp.array([0, 2, 1, 1], jnp.int32),
-    }
-    keys = jr.split(jr.key(4), 4)
-    plain = float(classify.loss_of(RecipeOptions())(model, batch, keys))
-    for change in ({"drop_path": 0.9}, {"randaugment": 9.0}, {"erasing": 1.0}, {"mixup": 1.0}, {"cutmix": 1.0}):
-        found = [float(eqx.filter_jit(classify.loss_of(RecipeOptions(**change)))(model, batch, keys)) for _ in range(2)]
-        assert found[0] == found[1]
-        assert found[0] != plain, change
-
-
-@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
-def test_closed_gates_leave_the_layers_out(config):
-    """Gates of zero in a layer are the network without it; of one, the network."""
-    vit = wt.ViT(config, key=jr.key(0))
-    image = jr.normal(jr.key(1), (16, 16, 3))
-    gates = jnp.ones((3, 2)).at[1].set(0)
-    arrays, rest = eqx.partition(vit.blocks, eqx.is_array)
-    without = eqx.tree_at(
-        lambda v: v.blocks, vit, eqx.combine(jax.tree.map(lambda a: a[jnp.array([0, 2])], arrays), rest)
-    )
-    np.testing.assert_allclose(vit(image, gates=gates), without(image), atol=1e-6)
-    np.testing.assert_allclose(vit(image, gates=jnp.ones((3, 2))), vit(image), atol=1e-6)
-    assert drop_gates(3, 0.5, key=jr.key(0)).shape == (3, 2)
-
-
-def test_pooling_by_hand():
-    model = Classifier(wt.ViT(PLAIN, key=jr.key(0)), 3, "mean", key=jr.key(1))
-    image = jr.normal(jr.key(1), (16, 16, 3))
-    tokens = np.asarray(model.backbone.features(image))
-    mean = tokens[1:].mean(axis=0)
-    expected = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
-    np.testing.assert_allclose(model.pooled(image), expected, atol=1e-5)
-    first = Classifier(model.backbone, 3, "cls", key=jr.key(1))
-    np.testing.assert_allclose(first.pooled(image), model.backbone(image)[0], atol=1e-6)
-    assert float(jnp.abs(model.head.weight).max()) < 1e-4
 
 
 def test_small_images_are_enlarged_whole_to_be_judged():
@@ -421,21 +321,3 @@ def test_convergence_by_hand():
     assert convergence([[1, 0.2], [2, 0.4]], scratch) == pytest.approx(1.5 / 4)
     assert convergence([[1, 0.5]], scratch) == 0.25
     assert convergence([[4, 0.2]], scratch) is None
-
-
-def test_help_of_every_command_is_fast():
-    """Nothing heavy is imported for it."""
-    import subprocess
-
-    for name in COMMANDS:
-        script = (
-            f"import sys; sys.argv = ['x', '--help']; sys.path.insert(0, '.'); import experiments.{name} as p\n"
-            "from weight_templates import cli\n"
-            "try: cli.parse(getattr(p, 'PRESETS', {'': p.Config()}))\nexcept SystemExit as stop: assert not stop.code\n"
-            "heavy = {'jax', 'equinox', 'matplotlib', 'pandas', 'pyarrow', 'scipy', 'torch'} & sys.modules.keys()\n"
-            "assert not heavy, heavy"
-        )
-        root = Path(__file__).parents[1]
-        done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "--help" in done.stdout
