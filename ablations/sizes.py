@@ -5,13 +5,16 @@ so no number of theirs compares directly.
 Command: python ablations/sizes.py BANK PATH/TO/cifar10 PATH/TO/tiny-imagenet
 Cost: about two hours on two CPU cores with the defaults and a bank of `--preset small`, 12 x 12 of 16 channels.
 
-Four runs of `experiments/finetune.py` a size and data set: a probe and full fine-tuning, of the initialised and of a
-random network. All have the same images, order, recipe and learning rate. Runs that are finished are not run again.
+A probe and full fine-tuning by `experiments/finetune.py` for each size, data set and start: a random network, one
+initialised zero-shot, and with `--adapt PATH` one whose scalers `experiments/adapt.py` has learned on those images (one
+adaptation a size, for all data). All have the same images, order, recipe and learning rate. Runs that are finished are
+not run again.
 Writes `results/sizes.json`, the records, and from them, through `figures/sizes.py`, the tables and figures in
 `docs/results`.
 """
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from typing import Any
 import tyro
 from figures import sizes as figures
 
-from experiments import finetune
+from experiments import adapt, finetune
 from weight_templates import cli
 from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
@@ -29,8 +32,10 @@ from weight_templates.files import write_json
 ARMS = {
     "probe of a random network": ("scratch", "probe"),
     "zero-shot probe": ("bank", "probe"),
+    "adapted probe": ("adapted", "probe"),
     "scratch": ("scratch", "full"),
     "initialised": ("bank", "full"),
+    "adapted": ("adapted", "full"),
 }
 
 
@@ -42,6 +47,10 @@ class Config:
     """A bank.safetensors that pre-training wrote."""
     data: tyro.conf.Positional[tuple[str, ...]] = ()
     """Labelled data sources."""
+    adapt: str = ""
+    """Images for `experiments/adapt.py` to learn every size's scalers on; default no adaptation."""
+    adapt_steps: int = 200
+    """Steps of adaptation."""
     depths: tuple[int, ...] = (3, 6, 12)
     """Layers."""
     heads: tuple[int, ...] = (3, 6, 12)
@@ -60,19 +69,16 @@ class Config:
     """Folder of all runs."""
 
 
-def configuration(
-    config: Config, network: ViTConfig, source: str, depth: int, heads: int, arm: str, seed: int
-) -> finetune.Config:
-    """One run; a random network is `network`, the bank's, at that size."""
-    start, mode = ARMS[arm]
+def configuration(config: Config, start: str, mode: str, source: str, network: ViTConfig, seed: int) -> finetune.Config:
+    """One run of fine-tuning: from the file `start` or, if that is `scratch`, of a random `network`."""
     base = finetune.PRESETS["tiny"]
     return dataclasses.replace(
         base,
-        start=config.bank if start == "bank" else "scratch",
+        start=start,
         mode=mode,
-        depth=depth,
-        heads=heads,
-        model=base.model if start == "bank" else network,
+        depth=network.depth,
+        heads=network.heads,
+        model=network if start == "scratch" else base.model,
         data=DataOptions(source, count=config.count),
         recipe=RecipeOptions(),
         optim=dataclasses.replace(
@@ -82,6 +88,20 @@ def configuration(
         else dataclasses.replace(finetune.PROBE, batch=config.batch),
         seed=seed,
         run=RunOptions(root=config.root, log_every=10),
+    )
+
+
+def adaptation(config: Config, depth: int, heads: int) -> adapt.Config:
+    """The adaptation to a size; all but its steps as its command has it."""
+    base = adapt.Config()
+    return dataclasses.replace(
+        base,
+        bank=config.bank,
+        depth=depth,
+        heads=heads,
+        data=DataOptions(config.adapt),
+        optim=dataclasses.replace(base.optim, steps=config.adapt_steps),
+        run=RunOptions(root=config.root),
     )
 
 
@@ -96,16 +116,22 @@ def main(config: Config) -> None:
     bank = wt.load_bank(config.bank)
     grid = [(depth, heads) for depth in sorted(config.depths) for heads in sorted(config.heads)]
     records = []
-    for source in config.data:
-        for arm in ARMS:
-            for depth, heads in sorted(grid, key=lambda size: size[0] * size[1] ** 2):
-                for seed in config.seeds:
-                    cli.say(f"{Path(source).name}: {arm}, {depth} layers, {heads} heads, seed {seed}")
-                    path = finetune.main(configuration(config, bank.config, source, depth, heads, arm, seed)).parent
-                    records.append(record(path, Path(source).name, arm, depth, heads, seed))
+    for depth, heads in sorted(grid, key=lambda size: size[0] * size[1] ** 2):
+        starts = {"scratch": "scratch", "bank": config.bank}
+        if config.adapt:
+            cli.say(f"adapting to {depth} layers, {heads} heads")
+            starts["adapted"] = str(adapt.main(adaptation(config, depth, heads)))
+        network = bank.config.resized(depth, heads)
+        for source, (arm, (start, mode)), seed in itertools.product(config.data, ARMS.items(), config.seeds):
+            if start in starts:
+                cli.say(f"{Path(source).name}: {arm}, {depth} layers, {heads} heads, seed {seed}")
+                run = finetune.main(configuration(config, starts[start], mode, source, network, seed)).parent
+                records.append(record(run, Path(source).name, arm, depth, heads, seed))
     words = f"BANK {' '.join(Path(s).name for s in config.data)}"
     default = Config()
-    for name in ("depths", "heads", "count", "epochs", "base_lr", "batch", "seeds"):
+    if config.adapt:
+        words += f" --adapt {Path(config.adapt).name}"
+    for name in ("adapt_steps", "depths", "heads", "count", "epochs", "base_lr", "batch", "seeds"):
         if (value := getattr(config, name)) != getattr(default, name):
             words += f" --{name.replace('_', '-')} " + " ".join(
                 map(str, value if isinstance(value, tuple) else (value,))
@@ -113,6 +139,8 @@ def main(config: Config) -> None:
     about = {
         "command": f"python ablations/sizes.py {words}",
         "bank": {"family": bank.family, "model": dataclasses.asdict(bank.config), **bank.about},
+        "adaptation": config.adapt
+        and {"data": Path(config.adapt).name, "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
         "count": config.count,
         "epochs": config.epochs,
         "batch": config.batch,

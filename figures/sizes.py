@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "sizes.json"
 RESULTS = ROOT / "docs" / "results"
-ARMS = ("probe of a random network", "zero-shot probe", "scratch", "initialised")
+ARMS = ("probe of a random network", "zero-shot probe", "adapted probe", "scratch", "initialised", "adapted")
+GAINING = ("initialised", "adapted")
 
 
 def main(records: Path = RECORDS, results: Path = RESULTS) -> None:
@@ -44,6 +45,13 @@ def page(about: dict[str, Any], runs: Any) -> str:
         }
     )
     seeds = runs["seed"].nunique()
+    adaptation = about.get("adaptation")
+    adapted = (
+        f" The adapted ones' scalers first learned, template frozen, for {adaptation['steps']} steps of {adaptation['batch']} "
+        f"images of {adaptation['data']}."
+        if adaptation
+        else ""
+    )
     text = [
         "# Any size from one bank",
         "",
@@ -53,12 +61,13 @@ def page(about: dict[str, Any], runs: Any) -> str:
         f"images: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px, "
         f"patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
         f"of them held out, for {about['epochs']} epochs of batch {about['batch']} at a base learning rate of "
-        f"{about['base_lr']:g}, crops and flips and label smoothing; initialised and scratch alike. {seeds} seed(s). "
+        f"{about['base_lr']:g}, crops and flips and label smoothing; all alike.{adapted} {seeds} seed(s). "
         f"Trained at {', '.join(commits)} on {runs['device'].iloc[0]}.",
         "",
         "Numbers are top-1 accuracy in percent on test images (on tiny-imagenet its validation split), of the epoch that "
-        "was best on the held-out images. *Ratio* is the epochs after which the initialised network has scratch's final "
-        "held-out accuracy, between evaluations by linear interpolation, over all epochs: 1 would be no gain.",
+        "was best on the held-out images. *Gain* is over scratch. *Ratio* is the epochs after which a network has scratch's "
+        "final held-out accuracy, between evaluations by linear interpolation, over all epochs: 1 would be no gain, a "
+        "dash says that it never has.",
     ]
     for data in runs["data"].unique():
         text += ["", f"## {data}", "", *table(runs[runs["data"] == data])]
@@ -72,30 +81,30 @@ def page(about: dict[str, Any], runs: Any) -> str:
 
 def table(runs: Any) -> list[str]:
     """One row a size."""
-    lines = [
-        "| layers | heads | parameters | " + " | ".join(ARMS) + " | initialised − scratch | ratio |",
-        "|---" * (len(ARMS) + 5) + "|",
+    arms = [arm for arm in ARMS if arm in set(runs["arm"])]
+    gaining = [arm for arm in GAINING if arm in arms]
+    heading = ["layers", "heads", "parameters", *arms] + [
+        f"{what}, {arm}" for arm in gaining for what in ("gain", "ratio")
     ]
-    below = []
+    lines = ["| " + " | ".join(heading) + " |", "|---" * len(heading) + "|"]
+    below: dict[str, list[str]] = {arm: [] for arm in gaining}
     for (depth, heads), some in runs.groupby(["depth", "heads"]):
-        cells = {arm: some[some["arm"] == arm].sort_values("seed") for arm in ARMS}
-        gain = cells["initialised"]["top1"].to_numpy() - cells["scratch"]["top1"].to_numpy()
-        ratios = [
-            convergence(a, b) for a, b in zip(cells["initialised"]["curve"], cells["scratch"]["curve"], strict=True)
-        ]
-        reached = "–" if None in ratios else f"{np.mean([r for r in ratios if r is not None]):.2f}"
-        parameters = int(cells["scratch"]["parameters"].iloc[0])
-        lines.append(
-            f"| {depth} | {heads} | {parameters:,} | "
-            + " | ".join(spread(cells[arm]["top1"].to_numpy()) for arm in ARMS)
-            + f" | {spread(gain, sign=True)} | {reached} |"
-        )
-        if gain.mean() <= 0:
-            below.append(f"L{depth}H{heads}")
+        cells = {arm: some[some["arm"] == arm].sort_values("seed") for arm in arms}
+        row = [str(depth), str(heads), f"{int(cells['scratch']['parameters'].iloc[0]):,}"]
+        row += [spread(cells[arm]["top1"].to_numpy()) for arm in arms]
+        for arm in gaining:
+            gain = cells[arm]["top1"].to_numpy() - cells["scratch"]["top1"].to_numpy()
+            ratios = [convergence(a, b) for a, b in zip(cells[arm]["curve"], cells["scratch"]["curve"], strict=True)]
+            reached = [ratio for ratio in ratios if ratio is not None]
+            row += [spread(gain, sign=True), f"{np.mean(reached):.2f}" if len(reached) == len(ratios) else "–"]
+            if gain.mean() <= 0:
+                below[arm].append(f"L{depth}H{heads}")
+        lines.append("| " + " | ".join(row) + " |")
     total = runs.groupby(["depth", "heads"]).ngroups
-    return [*lines, "", f"Initialised beats scratch at {total - len(below)} of {total} sizes" + (
-        f"; not at {', '.join(below)}." if below else "."
-    )]  # fmt: skip
+    for arm, sizes in below.items():
+        where = f"; not at {', '.join(sizes)}" if sizes else ""
+        lines += ["", f"{arm.capitalize()} beats scratch at {total - len(sizes)} of {total} sizes{where}."]
+    return lines
 
 
 def spread(values: np.ndarray, sign: bool = False) -> str:
@@ -104,10 +113,10 @@ def spread(values: np.ndarray, sign: bool = False) -> str:
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.1f}"
 
 
-def convergence(initialised: list[list[float]], scratch: list[list[float]]) -> float | None:
+def convergence(curve: list[list[float]], scratch: list[list[float]]) -> float | None:
     """Share of all epochs after which one curve has the other's last value; None if it never has."""
     goal, before = scratch[-1][1], None
-    for epoch, value in initialised:
+    for epoch, value in curve:
         if value >= goal:
             if before is not None:
                 epoch = before[0] + (epoch - before[0]) * (goal - before[1]) / (value - before[1])
@@ -123,7 +132,7 @@ def against_parameters(runs: Any, path: Path) -> None:
         axes = figure.subplots()
         table = runs.rename(columns={"top1": "test top-1, %", "heads": "number of heads"})
         sns.lineplot(
-            table, x="parameters", y="test top-1, %", hue="arm", hue_order=ARMS[::-1], style="number of heads",
+            table, x="parameters", y="test top-1, %", hue="arm", hue_order=[arm for arm in ARMS[::-1] if arm in set(runs["arm"])], style="number of heads",
             markers=True, errorbar="sd", ax=axes,
         )  # fmt: skip
         axes.set_xscale("log")
@@ -146,11 +155,12 @@ def curves(runs: Any, path: Path) -> None:
         }
         for run in runs.to_dict("records")
         for epoch, value in run["curve"]
-        if run["arm"] in ("scratch", "initialised")
+        if run["arm"] in ("scratch", *GAINING)
     ]
+    order = [arm for arm in (*GAINING[::-1], "scratch") if arm in set(runs["arm"])]
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
         grid = sns.relplot(
-            pd.DataFrame(rows), x="epoch", y="held-out top-1, %", hue="from", hue_order=("initialised", "scratch"),
+            pd.DataFrame(rows), x="epoch", y="held-out top-1, %", hue="from", hue_order=order,
             row="layers", col="heads", kind="line", height=1.6, aspect=1.25, errorbar="sd",
         )  # fmt: skip
         grid.set_titles("L{row_name} H{col_name}", size=9)

@@ -303,12 +303,15 @@ def test_the_grid_of_sizes_is_tabulated(tmp_path, bank, monkeypatch):
     monkeypatch.setattr(figures, "RECORDS", tmp_path / "sizes.json")
     monkeypatch.setattr(figures.main, "__defaults__", (tmp_path / "sizes.json", tmp_path / "docs"))
     sizes.main(sizes.Config(
-        bank=str(bank), data=("synthetic",), depths=(1,), heads=(1, 2), count=60, epochs=2, batch=8, root=str(tmp_path)
+        bank=str(bank), data=("synthetic",), depths=(1,), heads=(2,), count=60, epochs=2, batch=8,
+        adapt="synthetic", adapt_steps=2, root=str(tmp_path),
     ))  # fmt: skip
     page = (tmp_path / "docs" / "sizes.md").read_text()
-    assert "--depths 1 --heads 1 2 --count 60 --epochs 2" in page
+    assert "--adapt synthetic --adapt-steps 2 --depths 1 --heads 2 --count 60 --epochs 2" in page
+    assert "for 2 steps of 128" in page
+    assert len(list(tmp_path.glob("adapt/*L1H2*/summary.json"))) == 1
     assert str(tmp_path) not in page
-    assert page.count("| 1 | ") == 2
+    assert page.count("\n| 1 | 2 | ") == 1
     for name in ("parameters", "curves"):
         with Image.open(tmp_path / "docs" / f"sizes-synthetic-{name}.png") as image:
             assert min(image.size) > 200
