@@ -122,6 +122,14 @@ class Images(NamedTuple):
     classes: tuple[str, ...]
 
 
+def every_float(tree: Any) -> Any:
+    """True at all floating-point arrays."""
+    import equinox as eqx
+    import jax
+
+    return jax.tree.map(eqx.is_inexact_array, tree)
+
+
 class Arm(NamedTuple):
     """What full fine-tuning and probing do each in their own way."""
 
@@ -134,6 +142,8 @@ class Arm(NamedTuple):
     """From what is trained to the classifier."""
     precision: str
     """Of a step."""
+    trainable: Callable[[Any], Any] = every_float
+    """From what is trained to a tree of booleans, True at the leaves that are; the others stay as they are."""
 
 
 def main(config: Config) -> Path:
@@ -153,11 +163,9 @@ def main(config: Config) -> Path:
     check_seed(config.seed)
     about = to_json(config) | {"start": _identity(config)}
 
-    import equinox as eqx
-    import jax
     import jax.random as jr
 
-    from weight_templates import convert, data, pictures, training, trees
+    from weight_templates import convert, pictures, training, trees
     from weight_templates.models import Classifier
     from weight_templates.tasks import classify
 
@@ -169,45 +177,13 @@ def main(config: Config) -> Path:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return made
 
-    optim = config.optim
     images = images_of(config, vit.config.image)
-    per_epoch = images.split.steps_per_epoch
-    steps = optim.steps or optim.epochs * per_epoch
-    mesh = training.data_mesh(config.run.devices, optim.batch, optim.microbatches)
-    head_key, train_key = jr.split(jr.key(config.seed))
-    model = Classifier(vit, len(images.classes), config.pool, key=head_key)
+    mesh = training.data_mesh(config.run.devices, config.optim.batch, config.optim.microbatches)
+    model = Classifier(vit, len(images.classes), config.pool, key=jr.split(jr.key(config.seed))[0])
     arm = (probe if config.mode == "probe" else full)(config, model, images, training.share(mesh))
-    schedule = training.cosine(optim, steps)
-    optimizer = training.adamw(optim, schedule, spared=("gain", "bias", "cls", "table"))
-    if config.recipe.layer_decay < 1:
-        optimizer = classify.scaled(optimizer, classify.layer_scales(model, config.recipe.layer_decay))
-    everything = jax.tree.map(eqx.is_inexact_array, arm.trained)
-
-    def judge(state):
-        score = classify.accuracy(arm.held_out(state.result), images.held_out_labels)
-        return -score.top1, {"held_out_top1": score.top1, "held_out_top5": score.top5}
-
     with run:
-        state = training.train(
-            run,
-            training.Plan(steps, per_epoch, optim.batch, evaluate_every=per_epoch),
-            eqx.filter_jit(training.init_state)(arm.trained, everything, optimizer, optim.ema is not None),
-            training.make_step(
-                lambda params, key: trees.cast(params, arm.precision),
-                arm.loss,
-                optimizer,
-                microbatches=optim.microbatches,
-                ema=optim.ema,
-            ),
-            lambda done: data.ahead(arm.feed, done, steps),
-            judge,
-            schedule=schedule,
-            identity=f"{len(images.train.good)} images of {images.train.source.name}",
-            mesh=mesh,
-            key=train_key,
-        )
-        best, at = run.checkpoints.best(state)
-        model = arm.model(best.result)
+        best, at = learn(config, run, images, arm)
+        model = arm.model(best)
         scores = {}
         for what, views, labels in (
             ("held_out", images.held_out, images.held_out_labels),
@@ -215,6 +191,8 @@ def main(config: Config) -> Path:
         ):
             found = None if views is None else classify.accuracy(logits_of(config, model, views), labels)
             scores[what] = None if found is None else found._asdict() | {"images": len(labels)}
+        per_epoch = images.split.steps_per_epoch
+        steps = config.optim.steps or config.optim.epochs * per_epoch
         summary = {
             "steps": steps,
             "epochs": steps / per_epoch,
@@ -232,6 +210,56 @@ def main(config: Config) -> Path:
     report(summary)
     cli.say(f"model            {made}\ncurves           {run.path / 'accuracy.png'}")
     return made
+
+
+def learn(config: Any, run: Any, images: Images, arm: Arm) -> tuple[Any, dict[str, Any]]:
+    """Trains on labelled images in a run's directory, which is entered already.
+
+    **Arguments:**
+
+    - `config`: has `optim`, `recipe`, `precision`, `seed` and `run`, as `Config` has.
+
+    **Returns:** what was trained, as it was after the epoch that was best on the held-out images, and a note on that
+    epoch. Raises what `training.train` raises.
+    """
+    import equinox as eqx
+    import jax.random as jr
+
+    from weight_templates import data, training, trees
+    from weight_templates.constrained import materialize
+    from weight_templates.tasks import classify
+
+    optim, per_epoch = config.optim, images.split.steps_per_epoch
+    steps = optim.steps or optim.epochs * per_epoch
+    schedule = training.cosine(optim, steps)
+    optimizer = training.adamw(optim, schedule, spared=("gain", "bias", "cls", "table"))
+    if config.recipe.layer_decay < 1:
+        optimizer = classify.scaled(optimizer, classify.layer_scales(arm.trained, config.recipe.layer_decay))
+
+    def judge(state):
+        score = classify.accuracy(arm.held_out(state.result), images.held_out_labels)
+        return -score.top1, {"held_out_top1": score.top1, "held_out_top5": score.top5}
+
+    state = training.train(
+        run,
+        training.Plan(steps, per_epoch, optim.batch, evaluate_every=per_epoch),
+        eqx.filter_jit(training.init_state)(arm.trained, arm.trainable(arm.trained), optimizer, optim.ema is not None),
+        training.make_step(
+            lambda params, key: trees.cast(materialize(params), arm.precision),
+            arm.loss,
+            optimizer,
+            microbatches=optim.microbatches,
+            ema=optim.ema,
+        ),
+        lambda done: data.ahead(arm.feed, done, steps),
+        judge,
+        schedule=schedule,
+        identity=f"{len(images.train.good)} images of {images.train.source.name}",
+        mesh=training.data_mesh(config.run.devices, optim.batch, optim.microbatches),
+        key=jr.split(jr.key(config.seed))[1],
+    )
+    best, at = run.checkpoints.best(state)
+    return best.result, at
 
 
 def images_of(config: Config, size: int) -> Images:

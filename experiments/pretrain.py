@@ -113,16 +113,20 @@ def learn(
     bank_of: Callable[[Any, dict[str, Any]], Any],
     scaled: ScalingOptions,
     trainable: Callable[[Any], Any] | None = None,
+    loss: Callable[..., Any] | None = None,
+    auto_encoder: Callable[[Any], Any] = lambda model: model,
 ) -> tuple[Any, dict[str, Any]]:
     """Trains a constrained auto-encoder, and leaves its bank and pictures in the run's directory.
 
     **Arguments:**
 
     - `config`: has `data`, `optim`, `precision`, `seed` and `run`, as `Config` has.
-    - `initial`: from a `key` to the auto-encoder before training.
+    - `initial`: from a `key` to the model before training.
     - `bank_of`: from the trained auto-encoder, and a note on data and steps, to its bank.
     - `scaled`: the stochastic scaling.
-    - `trainable`: from the auto-encoder to a tree of booleans, True at the leaves to train; default all.
+    - `trainable`: from the model to a tree of booleans, True at the leaves to train; default all.
+    - `loss`: of a batch; default the reconstruction loss.
+    - `auto_encoder`: from the model to the auto-encoder in it, if it holds more than that.
 
     **Returns:** the bank, and the summary: steps, losses at several widths, sizes. Raises what `training.train` raises.
     """
@@ -137,7 +141,7 @@ def learn(
     init_key, train_key, mask_key = jr.split(jr.key(config.seed), 3)
     optim = config.optim
     model = initial(key=init_key)
-    vit, family = model.encoder.config, bank_of(model, {}).family
+    vit, family = auto_encoder(model).encoder.config, bank_of(auto_encoder(model), {}).family
     loaded = data.load(data.open_source(config.data, vit.image, config.seed), config.data, cli.say)
     chosen = data.split(loaded.good, optim.batch, config.seed)
     mesh = training.data_mesh(config.run.devices, optim.batch, optim.microbatches)
@@ -154,7 +158,7 @@ def learn(
 
     @eqx.filter_jit
     def evaluate(params, views, heads):
-        model = trees.cast(materialize(params, Widths(heads, heads)), precision)
+        model = trees.cast(materialize(auto_encoder(params), Widths(heads, heads)), precision)
         return masked.evaluate(model, views, chunk=min(len(views), 128), key=mask_key)
 
     def held_out_loss(state, heads):
@@ -165,7 +169,9 @@ def learn(
         return loss, {"held_out_loss": loss}
 
     def make(prepare):
-        return training.make_step(prepare, masked.loss, optimizer, microbatches=optim.microbatches, ema=optim.ema)
+        return training.make_step(
+            prepare, loss or masked.loss, optimizer, microbatches=optim.microbatches, ema=optim.ema
+        )
 
     def ahead(done):
         return data.ahead(feed, done, steps)
@@ -189,7 +195,7 @@ def learn(
             key=train_key,
         )
         about = {"data": loaded.source.name, "images": len(chosen.train), "steps": steps, "batch": optim.batch}
-        made = bank_of(state.result, about)
+        made = bank_of(auto_encoder(state.result), about)
         bank.save_bank(run.path / "bank.safetensors", made)
         metrics = training.read_metrics(run.path)
         pictures.loss_curve(metrics, run.path / "loss.png", f"{family} on {loaded.source.name}")

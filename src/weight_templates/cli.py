@@ -32,10 +32,32 @@ def parse(presets: Mapping[str, Config], argv: list[str] | None = None) -> Confi
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     base = presets[_preset(presets, argv)]
+    return _parsed(type(base), argv, default=base)
+
+
+def parse_command(commands: Mapping[str, Any], argv: list[str] | None = None) -> tuple[str, Any]:
+    """Reads a command line that begins with one of several commands, each with a configuration of its own.
+
+    **Arguments:**
+
+    - `commands`: default configurations by name.
+    - `argv`: the arguments; default `sys.argv[1:]`.
+
+    **Returns:** the name of the command and its configuration. Exits and raises as `parse` does.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and not argv[0].startswith("-") and argv[0] not in commands:
+        raise UserError(f"there is no {argv[0]!r} here; choose among {', '.join(commands)}.")
+    words = {name: " ".join((type(config).__doc__ or "").split()) for name, config in commands.items()}
+    config = _parsed(tyro.extras.subcommand_type_from_defaults(dict(commands), words, prefix_names=False), argv)
+    return argv[0], config
+
+
+def _parsed(kind: Any, argv: list[str], **options: Any) -> Any:
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
-            return tyro.cli(type(base), default=base, args=argv)
+            return tyro.cli(kind, args=argv, **options)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -87,9 +87,19 @@ class MAE(eqx.Module):
         **Returns:** predictions and targets for all patches, and which of them were hidden. With `norm_pix` both are
         in units of the patch's own deviation around its own mean.
         """
+        visible, hidden = random_mask(self.encoder.config.patches, self.config.mask_ratio, key=key)
+        return self.decoded(image, self.encoder(image, visible), visible, hidden)
+
+    def decoded(
+        self,
+        image: Float[Array, "h w 3"],
+        tokens: Float[Array, "token width"],
+        visible: Int[Array, " visible"],
+        hidden: Bool[Array, " patch"],
+    ) -> Reconstruction:
+        """The decoder's half of the work, from the encoder's tokens of the visible patches."""
         target = patchify(image, self.encoder.config.patch)
-        visible, hidden = random_mask(len(target), self.config.mask_ratio, key=key)
-        predicted = self.decoder(self.encoder(image, visible), visible)
+        predicted = self.decoder(tokens, visible)
         if self.config.norm_pix:
             mean, deviation = patch_statistics(target)
             target = (target - mean) / deviation

@@ -137,6 +137,13 @@ class ViT(eqx.Module):
 
         **Returns:** the tokens before the last norm: the class token, then the visible patches in the order given.
         """
+        tokens, angles = self.embedded(image, visible)
+        return run(self.blocks, tokens, angles, gates)
+
+    def embedded(
+        self, image: Float[Array, "h w 3"], visible: Int[Array, " visible"] | None = None
+    ) -> tuple[Float[Array, "token width"], Float[Array, "token pair"] | None]:
+        """What goes into the first block: the tokens, and their rotations in radians if there are any."""
         tokens = jnp.concatenate(
             [self.cls[None], self.embed(patchify(image.astype(self.cls.dtype), self.config.patch))]
         )
@@ -147,7 +154,7 @@ class ViT(eqx.Module):
             chosen = jnp.concatenate([jnp.zeros(1, visible.dtype), visible + 1])
             tokens = tokens[chosen]
             angles = None if angles is None else angles[chosen]
-        return run(self.blocks, tokens, angles, gates)
+        return tokens, angles
 
 
 def stack(depth: int, width: int, heads: int, head_dim: int, dress: Dress, *, key: PRNGKeyArray) -> Block:

@@ -1,0 +1,336 @@
+"""A plain backbone of any size by a method that SWEET is compared with, ready for `experiments/finetune.py`.
+
+    python experiments/baseline.py weight-selection SOURCE --depth 6 --heads 6
+    python experiments/baseline.py dmae SOURCE --depth 6 --heads 6 --data PATH
+    python experiments/baseline.py scratch --depth 6 --heads 6
+
+SOURCE is a bank, usually one that `experiments/pretrain.py --constraint none` made, or any model that
+`experiments/finetune.py` takes, such as an imported MAE ViT-B. Every method leaves `model.safetensors`, and in
+`summary.json` what it cost and how many numbers it took from its source, in `runs/baseline/…`.
+
+    scratch            random weights, as all others are where they take nothing from a source
+    mimetic            random weights, attention as mimetic initialisation has it
+    weight-selection   evenly spaced parts of the first layers
+    isomorphic-pruning the parts with the best Taylor scores, kind by kind
+    front              low frequencies of the weights
+    hydravit           the first layers and heads of a network that was pre-trained with random widths
+    dmae               a small auto-encoder, trained next to the source
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from experiments import pretrain
+from weight_templates import cli
+from weight_templates.config import (
+    DataOptions,
+    DecoderConfig,
+    OptimOptions,
+    RunOptions,
+    ScalingOptions,
+    ViTConfig,
+    check_seed,
+    to_json,
+)
+from weight_templates.errors import UserError
+from weight_templates.files import digest_of_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Sized:
+    """What all methods have in common."""
+
+    depth: int | None = None
+    """Layers; default the source's."""
+    heads: int | None = None
+    """Heads, and with them the width; default the source's."""
+    seed: int = 0
+    """Of whatever is random."""
+    run: RunOptions = RunOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class Scratch(Sized):
+    """Random weights."""
+
+    model: ViTConfig = ViTConfig(depth=12, head_dim=16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mimetic(Scratch):
+    """Random weights, attention by mimetic initialisation (Trockman & Kolter, 2023)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut(Sized):
+    """From a source, without training."""
+
+    source: tyro.conf.Positional[str] = ""
+    """A bank or a model to take from."""
+    image: int | None = None
+    """Side of the input, pixels; default what the source was trained for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSelection(Cut):
+    """Evenly spaced parts of the first layers (Xu et al., 2024)."""
+
+    select_heads: Literal["strided", "whole"] = "strided"
+    """strided: evenly spaced channels through all heads, as published. whole: evenly spaced heads, which under rotary
+    positions keeps their frequencies."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Front(Cut):
+    """Low frequencies of the weights (FRONT, 2026); also larger than the source."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HydraViT(Cut):
+    """The first layers and heads of a bank pre-trained by `--constraint none --scaling.scope submodel` (Haberer et al.,
+    2024)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IsomorphicPruning(Cut):
+    """The parts with the best scores, kind by kind (Fang et al., 2024)."""
+
+    importance: Literal["taylor", "magnitude"] = "taylor"
+    """taylor: |weight x gradient| of the reconstruction loss, for banks. magnitude: |weight|, for any source."""
+    batches: int = 50
+    """Batches of 64 images that gradients are taken on."""
+    data: DataOptions = DataOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class Dmae(Cut):
+    """A small auto-encoder, trained next to the source (Bai et al., 2023)."""
+
+    data: DataOptions = DataOptions()
+    decoder: DecoderConfig = DecoderConfig(depth=2, width=96, heads=6)
+    optim: OptimOptions = OptimOptions(epochs=100, warmup=0.2)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
+
+
+METHODS: dict[str, Sized] = {
+    "scratch": Scratch(),
+    "mimetic": Mimetic(),
+    "weight-selection": WeightSelection(),
+    "isomorphic-pruning": IsomorphicPruning(),
+    "front": Front(),
+    "hydravit": HydraViT(),
+    "dmae": Dmae(),
+}
+
+
+def main(method: str, config: Sized) -> Path:
+    """Makes the backbone, unless that has been done.
+
+    **Returns:** the path of the model. Raises UserError for a mistake in `config`, RunError if a loss stops being finite.
+    """
+    check_seed(config.seed)
+    about: dict[str, Any] = to_json(config) | {"method": method}
+    if isinstance(config, Cut):
+        if not config.source:
+            raise UserError(
+                f"no source was given; say `python experiments/baseline.py {method} PATH/TO/bank.safetensors`."
+            )
+        about["source"] = digest_of_file(Path(config.source))
+
+    from weight_templates import convert, inherit, training, trees
+    from weight_templates.counting import count_mae
+
+    source = open_source(config) if isinstance(config, Cut) else None
+    shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
+    target = inherit.target_size(shape, config.depth, config.heads)
+    name = f"{method}-L{target.depth}H{target.heads}"
+    run = training.Run("baseline", name, about, config.run)
+    made = run.path / "model.safetensors"
+    if run.summary is not None:
+        cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
+        return made
+    vit, cost = MAKERS[method](config, source, target, run)
+    spent = {"source_flops": None, "size_flops": 0, "transferred": trees.count(vit) if source else 0} | cost
+    if source and source.bank and {"steps", "batch"} <= source.bank.about.keys():
+        a = source.bank.about
+        spent["source_flops"] = 3 * count_mae(shape, source.bank.model.config) * a["steps"] * a["batch"]
+    with run:
+        convert.save_model(made, vit, {"method": method, "source": source.about if source else None, "cost": spent})
+        run.finish(parameters=trees.count(vit), model=dataclasses.asdict(target), cost=spent)
+    report(target, trees.count(vit), spent)
+    cli.say(f"model            {made}\nnext             python experiments/finetune.py {made} --data PATH")
+    return made
+
+
+def report(target: ViTConfig, parameters: int, cost: dict[str, Any]) -> None:
+    """Prints the cost account."""
+    source = "unknown" if cost["source_flops"] is None else f"{cost['source_flops']:.3g} FLOPs"
+    print(
+        f"{target.depth} layers, {target.heads} heads, {parameters:,} parameters, {cost['transferred']:,} of them from the "
+        f"source; source pre-training {source}, for this size {cost['size_flops']:.3g} FLOPs"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a method takes from."""
+
+    vit: Any
+    """The plain backbone."""
+    bank: Any | None
+    """The bank it is from, which has a decoder too."""
+    about: dict[str, Any]
+
+
+def open_source(config: Cut) -> Source:
+    """Reads a bank or a model; raises UserError where it is neither."""
+    import equinox as eqx
+
+    import weight_templates as wt
+    from weight_templates import convert
+    from weight_templates.models import ViT
+
+    if wt.is_bank(config.source):
+        bank = wt.load_bank(config.source)
+        vit, about = eqx.filter_jit(wt.expand)(bank.model.encoder), bank.about
+    else:
+        loaded = wt.load_model(config.source)
+        vit, about, bank = loaded.model if isinstance(loaded.model, ViT) else loaded.model.backbone, loaded.about, None
+    return Source(vit if config.image is None else convert.at_resolution(vit, config.image), bank, about)
+
+
+def scratch(config: Scratch, source: None, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
+    """See `weight_templates.models.ViT`."""
+    import jax.random as jr
+
+    from weight_templates.models import ViT
+
+    return ViT(target, key=jr.key(config.seed)), {}
+
+
+def mimetic(config: Mimetic, source: None, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
+    """See `weight_templates.baselines.mimetic`."""
+    import jax.random as jr
+
+    from weight_templates.baselines import mimetic
+    from weight_templates.models import ViT
+
+    vkey, mkey = jr.split(jr.key(config.seed))
+    return mimetic.mimic(ViT(target, key=vkey), key=mkey), {}
+
+
+def weight_selection(
+    config: WeightSelection, source: Source, target: ViTConfig, run: Any
+) -> tuple[Any, dict[str, Any]]:
+    """See `weight_templates.baselines.selection`."""
+    from weight_templates.baselines import selection
+
+    return selection.select_weights(source.vit, target, config.select_heads), {}
+
+
+def front(config: Front, source: Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
+    """See `weight_templates.baselines.spectral`."""
+    from weight_templates.baselines import spectral
+
+    return spectral.truncate_spectrum(source.vit, target), {}
+
+
+def hydravit(config: HydraViT, source: Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
+    """The prefix of an unconstrained bank."""
+    import weight_templates as wt
+
+    if source.bank is None or source.bank.family != "none":
+        raise UserError(
+            f"{config.source} is no unconstrained bank; make one with `python experiments/pretrain.py --constraint none "
+            "--scaling.scope submodel`."
+        )
+    return wt.initialize(source.bank, target.depth, target.heads), {}
+
+
+def isomorphic_pruning(
+    config: IsomorphicPruning, source: Source, target: ViTConfig, run: Any
+) -> tuple[Any, dict[str, Any]]:
+    """See `weight_templates.baselines.pruning`."""
+    import jax.random as jr
+    import numpy as np
+
+    from weight_templates import data
+    from weight_templates.baselines import pruning
+    from weight_templates.constrained import materialize
+    from weight_templates.counting import count_mae
+
+    if config.importance == "magnitude":
+        return pruning.prune(source.vit, target, pruning.magnitude), {}
+    if source.bank is None:
+        raise UserError(
+            f"{config.source} has no decoder, and so no reconstruction loss; give a bank, or say --importance magnitude."
+        )
+    if config.batches < 1:
+        raise UserError(f"--batches {config.batches} is not positive.")
+    vit = source.vit.config
+    loaded = data.load(data.open_source(config.data, vit.image, config.seed), config.data, cli.say)
+    chosen = data.split(loaded.good, pruning.BATCH, config.seed)
+    views = [
+        np.stack([data.evaluation_view(loaded.image(int(index)), vit.image) for index in chosen.indices(step)])
+        for step in range(config.batches)
+    ]
+    scores = pruning.taylor(materialize(source.bank.model), views, key=jr.key(config.seed))
+    rounds = 2 if target.depth < vit.depth else 1
+    flops = 3 * count_mae(vit, source.bank.model.config) * rounds * config.batches * pruning.BATCH
+    return pruning.prune(source.vit, target, scores), {"size_flops": flops}
+
+
+def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
+    """See `weight_templates.baselines.dmae`."""
+    import equinox as eqx
+    import jax.random as jr
+
+    from weight_templates import bank, constraints, layouts, trees
+    from weight_templates.baselines import dmae
+    from weight_templates.counting import count, count_mae
+
+    def initial(key):
+        skey, pkey = jr.split(key)
+        family, layout = constraints.FAMILIES["none"](), layouts.LAYOUTS["unified"]()
+        student = bank.build(target, config.decoder, family, layout, key=skey)
+        return dmae.Lesson(student, source.vit, key=pkey)
+
+    result, learned = pretrain.learn(
+        config,
+        run,
+        initial,
+        lambda mae, about: bank.Bank(mae, "none", about),
+        ScalingOptions(scope="off"),
+        dmae.trainable,
+        dmae.loss,
+        lambda lesson: lesson.student,
+    )
+    shape, seen = source.vit.config, learned["steps"] * config.optim.batch
+    share = (dmae.aligned(shape.depth) + 1) / shape.depth * (1 - config.decoder.mask_ratio)
+    flops = seen * (3 * count_mae(target, config.decoder) + share * count(shape).flops)
+    import weight_templates as wt
+
+    return eqx.filter_jit(wt.expand)(result.model.encoder), {"size_flops": flops, "transferred": 0} | {
+        "teacher_parameters": trees.count(source.vit)
+    }
+
+
+Maker = Callable[..., tuple[Any, dict[str, Any]]]
+MAKERS: dict[str, Maker] = {
+    "scratch": scratch,
+    "mimetic": mimetic,
+    "weight-selection": weight_selection,
+    "isomorphic-pruning": isomorphic_pruning,
+    "front": front,
+    "hydravit": hydravit,
+    "dmae": distilled,
+}
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(*cli.parse_command(METHODS)))

@@ -1,0 +1,102 @@
+"""Isomorphic pruning (Fang et al., ECCV 2024) of a vision transformer to an exact depth, number of heads and width.
+
+Parts of a network compete with parts of the same kind only: residual channels, heads of attention, hidden units. A
+part's score is the sum of |weight x gradient| over all weights that go with it (first-order Taylor), gradients summed
+over 50 batches of 64 images. The official networks are ragged, and their depth is never pruned; so that the result is
+a regular network, we keep
+
+- the layers whose weights have the largest mean score, in order; gradients are then taken anew;
+- in every layer the best heads, whole, and the best hidden units;
+- one set of residual channels for all layers.
+
+The gradients are those of the reconstruction loss, since the source has no classifier, and the decoder has no score.
+Scores are compared within a kind only, so the paper's division by their mean changes nothing and is left out.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from ..config import ViTConfig
+from ..models import MAE, ViT
+from ..tasks import masked
+from .parts import check_smaller, hidden_units, parts_of, take
+
+
+BATCHES, BATCH = 50, 64
+"""Images that the authors take gradients on."""
+
+
+def taylor(mae: MAE, batches: Iterable[UInt8[np.ndarray, "batch h w 3"]], *, key: PRNGKeyArray) -> Callable[[ViT], ViT]:
+    """Scores by the reconstruction loss of an auto-encoder; its encoder is replaced by the backbone that is scored.
+
+    **Returns:** from a backbone to |weight x summed gradient|, entry by entry. Masks depend on `key` alone.
+    """
+    kept = list(batches)
+
+    @eqx.filter_jit
+    def gradient(vit: ViT, images: UInt8[Array, "batch h w 3"], key: PRNGKeyArray) -> ViT:
+        def loss(vit: ViT) -> Float[Array, ""]:
+            model = eqx.tree_at(lambda m: m.encoder, mae, vit)
+            return masked.loss(model, {"image": images}, jr.split(key, len(images)))
+
+        return eqx.filter_grad(loss)(vit)
+
+    def scores(vit: ViT) -> ViT:
+        total = jax.tree.map(jnp.zeros_like, eqx.filter(vit, eqx.is_inexact_array))
+        for i, images in enumerate(kept):
+            grads = gradient(vit, jnp.asarray(images), jr.fold_in(key, i))
+            total = jax.tree.map(jnp.add, total, grads)
+        return jax.tree.map(lambda w, g: jnp.abs(w * g), eqx.filter(vit, eqx.is_inexact_array), total)
+
+    return scores
+
+
+def magnitude(vit: ViT) -> ViT:
+    """Scores without data or decoder: |weight|."""
+    return jax.tree.map(jnp.abs, eqx.filter(vit, eqx.is_inexact_array))
+
+
+def prune(source: ViT, target: ViTConfig, scores: Callable[[ViT], ViT]) -> ViT:
+    """The backbone of the size `target` that keeps the parts of `source` with the best scores; raises UserError if it
+    is larger."""
+    check_smaller("pruning", source.config, target)
+    layers = best(layer_scores(scores(source)), target.depth)
+    shallow = take(source, source.config.resized(depth=target.depth), {"layer": layers})
+    score = part_scores(scores(shallow) if target.depth < source.config.depth else scores(source))
+    head_dim = target.head_dim
+    heads = best(score["inner"].reshape(target.depth, -1, head_dim).sum(axis=-1), target.heads)
+    chosen = {
+        "width": best(score["width"], target.channels),
+        "inner": (heads[..., None] * head_dim + np.arange(head_dim)).reshape(target.depth, -1),
+        "hidden": best(score["hidden"], hidden_units(target)),
+    }
+    return take(shallow, target, chosen)
+
+
+def layer_scores(scores: ViT) -> Float[np.ndarray, " layer"]:
+    """The mean over a layer's arrays of their mean score."""
+    arrays = [np.asarray(part.array, np.float64) for part in parts_of(scores).values() if part.axes[0] == "layer"]
+    return np.mean([array.reshape(len(array), -1).mean(axis=1) for array in arrays], axis=0)
+
+
+def part_scores(scores: ViT) -> Mapping[str, Float[np.ndarray, "..."]]:
+    """The summed scores of all residual channels (`width`), and of each layer's attention channels (`inner`) and hidden
+    units (`hidden`): (layer, number)."""
+    total: dict[str, np.ndarray] = {}
+    for array, axes in parts_of(scores).values():
+        for kind in {"width", "inner", "hidden"} & set(axes):
+            kept = {kind} if kind == "width" else {"layer", kind}
+            away = tuple(i for i, axis in enumerate(axes) if axis not in kept)
+            total[kind] = total.get(kind, 0) + np.asarray(array, np.float64).sum(axis=away)
+    return total
+
+
+def best(scores: Float[np.ndarray, "*layer number"], count: int) -> Int[np.ndarray, "*layer count"]:
+    """The indices of the `count` largest scores along the last axis, in order of index; the first of equal ones."""
+    return np.sort(np.argsort(-scores, axis=-1, kind="stable")[..., :count], axis=-1)

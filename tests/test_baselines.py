@@ -1,0 +1,329 @@
+"""The competitors: each rule by a known answer, then the command that makes backbones by them."""
+
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import scipy.fft
+from hypothesis import given
+from hypothesis import strategies as st
+
+import weight_templates as wt
+from experiments import baseline, finetune
+from weight_templates import cli, convert, trees
+from weight_templates.baselines import dmae, mimetic, pruning, selection, spectral
+from weight_templates.baselines.parts import assemble, hidden_units, parts_of, take
+from weight_templates.data import normalize
+from weight_templates.errors import UserError
+from weight_templates.models import MAE
+from weight_templates.models.mae import reconstruction_loss
+from weight_templates.tasks import masked
+
+from .helpers import CONFIGS, DECODER, ENHANCED, PLAIN, refused, scrambled
+from .helpers import mae as constrained_mae
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+def vit(config, seed=0):
+    return scrambled(wt.ViT(config, key=jr.key(seed)), jr.key(seed + 1))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_parts_come_apart_and_together(config):
+    model = vit(config)
+    parts = parts_of(model)
+    assert eqx.tree_equal(assemble(config, {name: part.array for name, part in parts.items()}), model)
+    whole = {"layer": np.arange(config.depth), "hidden": np.arange(hidden_units(config))}
+    assert eqx.tree_equal(take(model, config, whole), model)
+
+
+def test_selected_indices_of_the_paper():
+    """The spec's golden numbers for ViT-B: every second, every fourth, and rounding where 768 does not divide."""
+    np.testing.assert_array_equal(selection.spaced(768, 384), np.arange(0, 768, 2))
+    np.testing.assert_array_equal(selection.spaced(768, 192), np.arange(0, 768, 4))
+    np.testing.assert_array_equal(selection.spaced(768, 320), [round(i * 767 / 319) for i in range(320)])
+    assert selection.spaced(768, 320)[-1] == 767
+    # Halves go to the even neighbour: 0.5 -> 0, 1.5 -> 2, 2.5 -> 2 would repeat, so the ends are 6 of 4: 0 5/3 10/3 5.
+    np.testing.assert_array_equal(selection.spaced(6, 4), [0, 2, 3, 5])
+    np.testing.assert_array_equal(selection.spaced(4, 3), [0, 2, 3])  # 1.5 -> 2
+    np.testing.assert_array_equal(selection.spaced(6, 5), [0, 1, 2, 4, 5])  # 2.5 -> 2
+    np.testing.assert_array_equal(selection.spaced(7, 1), [0])
+
+
+@given(st.integers(1, 200), st.data())
+def test_selected_indices_increase_within_range(source, data):
+    target = data.draw(st.integers(1, source))
+    found = selection.spaced(source, target)
+    assert len(found) == target
+    assert (np.diff(found) > 0).all()
+    assert found[0] == 0
+    assert found[-1] <= source - 1
+    if source % target:
+        assert found[-1] == source - 1
+
+
+def test_selection_by_hand():
+    """From PLAIN, 3 layers of 4 heads of 4 channels, to 2 of 2: every second channel; hidden units are one axis."""
+    model = vit(PLAIN)
+    small = selection.select_weights(model, PLAIN.resized(depth=2, heads=2))
+    block, chosen = model.blocks, slice(None, None, 2)
+    np.testing.assert_array_equal(small.embed.weight, model.embed.weight[chosen])
+    np.testing.assert_array_equal(small.positions.table, model.positions.table[:, chosen])
+    np.testing.assert_array_equal(small.blocks.attention.qkv, block.attention.qkv[:2, :, chosen, chosen])
+    np.testing.assert_array_equal(small.blocks.attention.out, block.attention.out[:2, chosen, chosen])
+    flat = block.mlp.enter[:2].reshape(2, 64, 16)[:, chosen, chosen]
+    np.testing.assert_array_equal(small.blocks.mlp.enter.reshape(2, 32, 8), flat)
+    np.testing.assert_array_equal(
+        small.blocks.mlp.enter_bias.reshape(2, 32), block.mlp.enter_bias[:2].reshape(2, 64)[:, chosen]
+    )
+    np.testing.assert_array_equal(small.norm.gain, model.norm.gain[chosen])
+    whole = selection.select_weights(model, PLAIN.resized(depth=2, heads=2), heads="whole")
+    rows = [0, 1, 2, 3, 8, 9, 10, 11]
+    np.testing.assert_array_equal(whole.blocks.attention.out, block.attention.out[:2][:, rows][:, :, chosen])
+
+
+@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
+def test_all_cuts_have_the_shapes_of_their_size(config):
+    model = vit(config)
+    for depth, heads in ((2, 3), (1, 1)):
+        target = config.resized(depth=depth, heads=heads)
+        fresh = wt.ViT(target, key=jr.key(0))
+        for made in (
+            selection.select_weights(model, target),
+            selection.select_weights(model, target, "whole"),
+            spectral.truncate_spectrum(model, target),
+            pruning.prune(model, target, pruning.magnitude),
+            mimetic.mimic(fresh, key=jr.key(1)),
+        ):
+            assert trees.mismatch(fresh, trees.named_arrays(made)) is None
+            assert all(jnp.isfinite(array).all() for array in trees.named_arrays(made).values())
+            assert made.config == target
+    same = selection.select_weights(model, config)
+    assert eqx.tree_equal(same, model)
+    with pytest.raises(UserError, match="only shrinks"):
+        selection.select_weights(model, config.resized(heads=5))
+
+
+def test_spectra_are_cut_as_scipy_cuts_them():
+    model = vit(PLAIN)
+    small = spectral.truncate_spectrum(model, PLAIN.resized(depth=2, heads=2))
+    weight = np.asarray(model.blocks.attention.out, np.float64)
+    spectrum = scipy.fft.dctn(weight, norm="ortho")[:2, :8, :8]
+    np.testing.assert_allclose(small.blocks.attention.out, scipy.fft.idctn(spectrum, norm="ortho"), atol=1e-5)
+    ones = eqx.tree_at(lambda v: v.norm.gain, model, jnp.ones(16))
+    for heads in (1, 3, 6):
+        gain = spectral.truncate_spectrum(ones, PLAIN.resized(heads=heads)).norm.gain
+        np.testing.assert_allclose(gain, np.ones(4 * heads), atol=1e-5)
+    assert eqx.tree_equal(spectral.truncate_spectrum(model, PLAIN), model)
+
+
+def test_spectra_keep_the_variance_of_noise():
+    noise = np.random.default_rng(0).normal(size=(400, 300))
+    for size in (100, 350, 800):
+        made = spectral.low_frequencies(noise, 0, size, keep_values=False)
+        assert made.shape == (size, 300)
+        assert made.std() == pytest.approx(1, abs=0.03)
+
+
+def test_mimetic_products():
+    """Over all heads the rank suffices, and Aᵀ B is α Z - β I; a head's is the best approximation of its rank."""
+    whole = mimetic.split_product(16, 16, 0.4, -0.4, key=jr.key(0))
+    product = np.asarray(whole[0].T @ whole[1])
+    expected = 0.4 * np.asarray(jr.normal(jr.key(0), (16, 16))) / 4 - 0.4 * np.eye(16)
+    np.testing.assert_allclose(product, expected, atol=1e-5)
+    part = mimetic.split_product(16, 4, 0.4, -0.4, key=jr.key(0))
+    error = np.linalg.norm(np.asarray(part[0].T @ part[1]) - expected, 2)
+    assert error == pytest.approx(np.linalg.svd(expected)[1][4], rel=1e-4)  # Eckart & Young
+    model = mimetic.mimic(wt.ViT(PLAIN, key=jr.key(0)), key=jr.key(1))
+    both = jnp.einsum("lik,lij->lkj", model.blocks.attention.qkv[:, 2], model.blocks.attention.out)
+    assert float(jnp.trace(both, axis1=1, axis2=2).mean()) / 16 == pytest.approx(-0.4, abs=0.1)
+
+
+@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
+def test_pruning_finds_what_matters(config):
+    """A small network planted among parts of tiny weights is found again, by magnitude and by gradient, and the result
+    is the dense slice."""
+    rng = np.random.default_rng(0)
+    small = config.resized(depth=2, heads=2)
+    layers = np.array([0, 2])
+    heads = np.array([[0, 2], [1, 3]])
+    chosen = {
+        "width": np.sort(rng.choice(16, 8, replace=False)),
+        "inner": (heads[..., None] * 4 + np.arange(4)).reshape(2, -1),
+        "hidden": np.stack([np.sort(rng.choice(hidden_units(config), hidden_units(small), False)) for _ in range(2)]),
+    }
+    model, arrays = vit(config), {}
+    for name, (array, axes) in parts_of(model).items():
+        scale = np.full(array.shape, 1.0)
+        for axis, what in enumerate(axes):
+            if what == "layer":
+                weight = np.isin(np.arange(3), layers)
+            elif what == "width":
+                weight = np.isin(np.arange(16), chosen["width"])
+            elif what in ("inner", "hidden"):
+                weight = np.ones((3, array.shape[axis]), bool)
+                for row, layer in enumerate(layers):
+                    weight[layer] = np.isin(np.arange(array.shape[axis]), chosen[what][row])
+                weight = weight.reshape([array.shape[i] if i in (0, axis) else 1 for i in range(array.ndim)])
+                scale = scale * np.where(weight, 1, 1e-3)
+                continue
+            else:
+                continue
+            scale = scale * np.where(weight, 1, 1e-3).reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+        arrays[name] = array * scale
+    planted = assemble(config, arrays)
+    expected = take(take(planted, config.resized(depth=2), {"layer": layers}), small, chosen)
+    assert eqx.tree_equal(pruning.prune(planted, small, pruning.magnitude), expected)
+    auto = MAE(planted, config, DECODER, key=jr.key(3))
+    scores = pruning.taylor(auto, [images(8, seed) for seed in range(3)], key=jr.key(4))
+    assert eqx.tree_equal(pruning.prune(planted, small, scores), expected)
+
+
+def test_taylor_scores_are_weight_times_gradient():
+    auto = MAE(vit(PLAIN), PLAIN, DECODER, key=jr.key(3))
+    batches = [images(4, 0), images(4, 1)]
+    scores = pruning.taylor(auto, batches, key=jr.key(4))(auto.encoder)
+    where = np.unravel_index(int(scores.blocks.attention.out.argmax()), (3, 16, 16))
+    total, step = 0.0, 1e-2
+
+    def loss(change, batch, i):
+        weight = auto.encoder.blocks.attention.out.at[where].add(change)
+        model = eqx.tree_at(lambda m: m.encoder.blocks.attention.out, auto, weight)
+        return float(masked.loss(model, {"image": jnp.asarray(batch)}, jr.split(jr.fold_in(jr.key(4), i), 4)))
+
+    for i, batch in enumerate(batches):
+        total += (loss(step, batch, i) - loss(-step, batch, i)) / (2 * step)
+    found = float(scores.blocks.attention.out[where])
+    assert found == pytest.approx(abs(total * float(auto.encoder.blocks.attention.out[where])), rel=0.02)
+
+
+def test_alignment_of_blocks():
+    assert [dmae.aligned(depth) for depth in (3, 6, 12, 24)] == [2, 4, 8, 17]
+
+
+@eqx.filter_jit
+def compare(pair, image, key):
+    return dmae.compare(pair, image, key=key)
+
+
+def lesson(student, teacher, key=0):
+    return dmae.Lesson(MAE(student, student.config, DECODER, key=jr.key(7)), teacher, key=jr.key(key))
+
+
+@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
+def test_identical_networks_are_at_no_distance(config):
+    model = vit(config)
+    same = lesson(model, model)
+    same = eqx.tree_at(lambda m: (m.project.weight, m.project.bias), same, (jnp.eye(16), jnp.zeros(16)))
+    image = normalize(jnp.asarray(images(1)[0]))
+    made, distance = compare(same, image, jr.key(1))
+    assert float(distance) == pytest.approx(0, abs=1e-7)
+    expected = eqx.filter_jit(same.student)(image, key=jr.key(1))
+    np.testing.assert_allclose(made.predicted, expected.predicted, atol=1e-5)
+    np.testing.assert_array_equal(made.hidden, expected.hidden)
+
+
+def test_distance_by_hand_and_gradients():
+    small = PLAIN.resized(depth=2, heads=2)
+    pair = lesson(vit(small), vit(PLAIN, 5))
+    image = normalize(jnp.asarray(images(1)[0]))
+    made, distance = compare(pair, image, jr.key(1))
+    visible = jnp.argsort(jr.uniform(jr.key(1), (16,)))[:4]
+    assert not made.hidden[visible].any()
+
+    def after(model, count):
+        """By running a shallower network, whose last norm is left out."""
+        parts = take(model, model.config.resized(depth=count), {"layer": np.arange(count)})
+        return np.asarray(eqx.filter_jit(wt.ViT.features)(parts, image, visible), np.float64)
+
+    goal, mine = after(pair.teacher, 3), after(pair.student.encoder, 2)  # ⌈3/4 · 3⌉ and ⌈3/4 · 2⌉
+    mine = mine @ np.asarray(pair.project.weight, np.float64).T + np.asarray(pair.project.bias)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (goal, mine)]
+    assert float(distance) == pytest.approx(np.abs(unit[0] - unit[1]).mean(), rel=1e-4)
+
+    batch = {"image": jnp.asarray(images(1))}
+    both, grads = eqx.filter_jit(eqx.filter_value_and_grad(dmae.loss))(pair, batch, jr.key(1)[None])
+    assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grads.teacher))
+    assert float(jnp.abs(grads.project.weight).max()) > 0
+    assert not any(jax.tree.leaves(dmae.trainable(pair).teacher))
+    assert float(both) == pytest.approx(float(reconstruction_loss(made) + distance), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "bank.safetensors"
+    about = {"data": "synthetic", "steps": 10, "batch": 8}
+    wt.save_bank(path, wt.Bank(constrained_mae(ENHANCED, "none", key=jr.key(0)), "none", about))
+    return path
+
+
+def call(tmp_path, *words):
+    return baseline.main(*cli.parse_command(baseline.METHODS, [*map(str, words), f"--run.root={tmp_path}"]))
+
+
+TARGET = ["--depth=2", "--heads=2"]
+FEW = ["--data.count=80"]
+
+
+def test_every_method_leaves_a_model_and_its_account(tmp_path, source):
+    commands = {
+        "scratch": ["--model.image=16", "--model.heads=4", "--model.head-dim=4"],
+        "mimetic": ["--model.image=16", "--model.heads=4", "--model.head-dim=4"],
+        "weight-selection": [source],
+        "isomorphic-pruning": [source, "--batches=1", *FEW],
+        "front": [source],
+        "hydravit": [source],
+        "dmae": [source, "--optim.steps=2", "--optim.batch=8", "--decoder.width=16", "--decoder.heads=2", *FEW],
+    }
+    assert commands.keys() == baseline.METHODS.keys()
+    for method, words in commands.items():
+        made = call(tmp_path, method, *words, *TARGET)
+        model = wt.load_model(made).model
+        assert (model.config.depth, model.config.heads, model.config.image) == (2, 2, 16)
+        cost = json.loads((made.parent / "summary.json").read_text())["cost"]
+        trained = method in ("isomorphic-pruning", "dmae")
+        assert (cost["size_flops"] > 0) == trained, method
+        assert (cost["source_flops"] is not None) == (str(source) in map(str, words)), method
+        assert (cost["transferred"] > 0) == (method not in ("scratch", "mimetic", "dmae")), method
+        before = made.stat().st_mtime_ns
+        assert call(tmp_path, method, *words, *TARGET).stat().st_mtime_ns == before
+    hydra = wt.load_model(call(tmp_path, "hydravit", source, *TARGET)).model
+    assert eqx.tree_equal(hydra, wt.initialize(wt.load_bank(source), 2, 2))
+    tuned = finetune.main(
+        cli.parse(
+            finetune.PRESETS,
+            [str(made), *FEW, "--optim.batch=8", "--optim.steps=1", f"--run.root={tmp_path}"],
+        )
+    )
+    assert tuned.exists()
+
+
+def test_mistakes(tmp_path, source, capsys):
+    plain = tmp_path / "vit.safetensors"
+    convert.save_model(plain, vit(PLAIN), {})
+    tucker = tmp_path / "tucker.safetensors"
+    wt.save_bank(tucker, wt.Bank(constrained_mae(ENHANCED, key=jr.key(0)), "tucker", {}))
+    for words, says in (
+        (["weight-selection"], ["no source was given", "weight-selection"]),
+        (["weight-selection", tmp_path / "no.safetensors"], ["no.safetensors"]),
+        (["weight-selection", source, "--heads=9"], ["only shrinks", "9"]),
+        (["weight-selection", source, "--depth=4"], ["only shrinks"]),
+        (["isomorphic-pruning", plain, *TARGET], ["no decoder", "--importance magnitude"]),
+        (["isomorphic-pruning", source, "--batches=0", *TARGET], ["--batches 0"]),
+        (["hydravit", tucker, *TARGET], ["no unconstrained bank", "--constraint none"]),
+        (["butterfly"], ["butterfly", "weight-selection"]),
+        (["dmae", source, "--importance=taylor"], ["--importance"]),
+    ):
+        sentence = refused(capsys, lambda w=words: call(tmp_path, *w))
+        for word in says:
+            assert word in sentence, sentence
+    made = call(tmp_path, "isomorphic-pruning", plain, "--importance=magnitude", *TARGET)
+    assert wt.load_model(made).model.config == dataclasses.replace(PLAIN, depth=2, heads=2)
