@@ -15,6 +15,10 @@ SOURCE is a bank, usually one that `experiments/pretrain.py --constraint none` m
     front              low frequencies of the weights
     hydravit           the first layers and heads of a network that was pre-trained with random widths
     dmae               a small auto-encoder, trained next to the source
+    wave, tleg, fine   templates that a supervised teacher is distilled into, fitted to the size
+
+The last three take a teacher instead of a source: a classifier that `experiments/finetune.py` made. If there is none,
+they first train it on the same data by the same recipe. Teacher and templates are made once, whatever the sizes.
 """
 
 import dataclasses
@@ -24,14 +28,17 @@ from typing import Any, Literal
 
 import tyro
 
-from experiments import pretrain
+from experiments import finetune, pretrain
 from weight_templates import cli
 from weight_templates.config import (
     DataOptions,
     DecoderConfig,
+    KroneckerOptions,
     OptimOptions,
+    RecipeOptions,
     RunOptions,
     ScalingOptions,
+    SvdOptions,
     ViTConfig,
     check_seed,
     to_json,
@@ -117,6 +124,43 @@ class Dmae(Cut):
     """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Learngene(Sized):
+    """Templates that a supervised teacher is distilled into, fitted to the size."""
+
+    teacher: tyro.conf.Positional[str] = ""
+    """A classifier to learn from; default one that is trained first, of the shape of `--model`."""
+    model: ViTConfig = ViTConfig(depth=12, head_dim=16)
+    """The auxiliary network, whose templates are learned."""
+    data: DataOptions = DataOptions()
+    recipe: RecipeOptions = RecipeOptions()
+    optim: OptimOptions = finetune.FINE
+    """Of the distillation, and of the teacher."""
+    fit: OptimOptions = dataclasses.replace(finetune.FINE, steps=200)
+    """Of the scalers for this size."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Wave(Learngene):
+    """Kronecker templates, distilled, fitted to the size (Feng et al., 2025)."""
+
+    kronecker: KroneckerOptions = KroneckerOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tleg(Learngene):
+    """Matrices that grow linearly with depth, distilled (Xia et al., 2024)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fine(Learngene):
+    """Shared bases with a diagonal per layer, distilled, fitted to the size (Xie et al., 2024)."""
+
+    svd: SvdOptions = SvdOptions()
+
+
 METHODS: dict[str, Sized] = {
     "scratch": Scratch(),
     "mimetic": Mimetic(),
@@ -125,6 +169,9 @@ METHODS: dict[str, Sized] = {
     "front": Front(),
     "hydravit": HydraViT(),
     "dmae": Dmae(),
+    "wave": Wave(),
+    "tleg": Tleg(),
+    "fine": Fine(),
 }
 
 
@@ -141,6 +188,14 @@ def main(method: str, config: Sized) -> Path:
                 f"no source was given; say `python experiments/baseline.py {method} PATH/TO/bank.safetensors`."
             )
         about["source"] = digest_of_file(Path(config.source))
+    if isinstance(config, Learngene):
+        config.recipe.check()
+        config.optim.check()
+        config.fit.check()
+        if config.recipe.layer_decay < 1:
+            raise UserError("--recipe.layer-decay is for fine-tuning; the templates belong to all layers.")
+        config = dataclasses.replace(config, teacher=teacher_of(config))
+        about |= {"teacher": digest_of_file(Path(config.teacher))}
 
     from weight_templates import convert, inherit, training, trees
     from weight_templates.counting import count_mae
@@ -157,8 +212,8 @@ def main(method: str, config: Sized) -> Path:
     vit, cost = MAKERS[method](config, source, target, run)
     spent = {"source_flops": None, "size_flops": 0, "transferred": trees.count(vit) if source else 0} | cost
     if source and source.bank and {"steps", "batch"} <= source.bank.about.keys():
-        a = source.bank.about
-        spent["source_flops"] = 3 * count_mae(shape, source.bank.model.config) * a["steps"] * a["batch"]
+        images = source.bank.about["steps"] * source.bank.about["batch"]
+        spent["source_flops"] = 3 * count_mae(shape, source.bank.model.config) * images
     with run:
         convert.save_model(made, vit, {"method": method, "source": source.about if source else None, "cost": spent})
         run.finish(parameters=trees.count(vit), model=dataclasses.asdict(target), cost=spent)
@@ -320,6 +375,139 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
     }
 
 
+def teacher_of(config: Learngene) -> str:
+    """The path of the teacher, trained first if none was given."""
+    if config.teacher:
+        return config.teacher
+    cli.say("training a teacher, since none was given")
+    return str(
+        finetune.main(
+            finetune.Config(
+                model=config.model,
+                data=config.data,
+                recipe=config.recipe,
+                optim=config.optim,
+                precision=config.precision,
+                seed=config.seed,
+                run=dataclasses.replace(config.run, out=None, overwrite=False),
+            )
+        )
+    )
+
+
+def constraint_for(config: Learngene) -> Any:
+    """The constraint that a method's templates are learned under."""
+    from weight_templates import constraints
+
+    if isinstance(config, Wave):
+        return constraints.Kronecker(**dataclasses.asdict(config.kronecker))
+    return (
+        constraints.Svd(**dataclasses.asdict(config.svd)) if isinstance(config, Fine) else constraints.Linear(tleg=True)
+    )
+
+
+def auxiliary_of(config: Learngene, teacher: Any) -> tuple[Any, int]:
+    """The constrained backbone that a teacher was distilled into, and in how many steps; learned once for all sizes."""
+    import equinox as eqx
+    import jax.random as jr
+    import numpy as np
+
+    from weight_templates import training, trees
+    from weight_templates.baselines import learngene
+    from weight_templates.constrained import constrain, materialize
+    from weight_templates.files import read_safetensors, write_safetensors
+    from weight_templates.layouts import LAYOUTS
+
+    name = type(config).__name__.lower()
+    about = to_json(config, without=("run", "depth", "heads", "fit", "teacher"))
+    about |= {"method": name, "teacher": digest_of_file(Path(config.teacher))}
+    options = dataclasses.replace(config.run, out=None, overwrite=False)
+    run = training.Run("baseline", f"{name}-auxiliary", about, options)
+    kept = run.path / "auxiliary.safetensors"
+    build = eqx.Partial(constrain, config.model, constraint_for(config), LAYOUTS["components"]())
+    akey, hkey = jr.split(jr.key(config.seed))
+    if run.summary is None:
+        images = finetune.images_of(config, config.model.image, tested=False)
+        student = headed(eqx.filter_jit(build)(key=akey), len(images.classes), key=hkey)
+        arm = arm_of(config, student, images)._replace(
+            trained=learngene.Pupil(student, teacher),
+            loss=learngene.distillation(config.recipe),
+            held_out=lambda pupil: finetune.logits_of(config, materialize(pupil.student), images.held_out),
+            trainable=learngene.studying,
+        )
+        with run:
+            best, at = finetune.learn(config, run, images, arm)
+            note = {"steps": steps_of(config.optim, images), "best_step": at["step"]}
+            arrays = trees.named_arrays(best.student.backbone)
+            write_safetensors(kept, {name: np.asarray(array) for name, array in arrays.items()}, note)
+            run.finish(**note)
+    arrays, note = read_safetensors(kept, remedy="remove its directory, and run the same command again")
+    return trees.with_arrays(eqx.filter_eval_shape(build, key=akey), arrays), note["steps"]
+
+
+def learngene(config: Learngene, source: None, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
+    """See `weight_templates.baselines.learngene`."""
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import jax.random as jr
+
+    import weight_templates as wt
+    from weight_templates import convert, trees
+    from weight_templates.baselines import learngene
+    from weight_templates.constrained import materialize
+    from weight_templates.counting import count
+    from weight_templates.models import Classifier
+
+    teacher = convert.load_model(config.teacher).model
+    if not isinstance(teacher, Classifier) or teacher.backbone.config.image != config.model.image:
+        raise UserError(f"{config.teacher} is no classifier of {config.model.image} px; give one, or leave it out.")
+    auxiliary, steps = auxiliary_of(config, teacher)
+    skey, hkey = jr.split(jr.key(config.seed))
+    backbone = learngene.fitted(jax.tree.map(jnp.asarray, auxiliary), target, key=skey)
+    cost = {
+        "source_flops": steps
+        * config.optim.batch
+        * (3 * count(config.model).flops + count(teacher.backbone.config).flops),
+        "transferred": sum(trees.count(factors.template) for factors in auxiliary.factors.values()),
+    }
+    if auxiliary.constraint.fixed:
+        return eqx.filter_jit(wt.expand)(backbone), cost
+    fitting = dataclasses.replace(config, optim=config.fit)
+    images = finetune.images_of(fitting, target.image, tested=False)
+    model = headed(backbone, len(images.classes), key=hkey)
+    arm = arm_of(fitting, model, images)._replace(
+        held_out=lambda trained: finetune.logits_of(config, materialize(trained), images.held_out),
+        trainable=learngene.fitting,
+    )
+    with run:
+        best, _ = finetune.learn(fitting, run, images, arm)
+    cost["size_flops"] = 3 * count(target).flops * steps_of(config.fit, images) * config.fit.batch
+    return eqx.filter_jit(wt.expand)(best.backbone), cost
+
+
+def headed(backbone: Any, classes: int, *, key: Any) -> Any:
+    """A classifier around a constrained backbone."""
+    import equinox as eqx
+
+    from weight_templates.models import Classifier, ViT
+
+    return eqx.tree_at(lambda c: c.backbone, Classifier(ViT(backbone.config, key=key), classes, key=key), backbone)
+
+
+def arm_of(config: Learngene, model: Any, images: Any) -> Any:
+    """What fine-tuning makes of it."""
+    from weight_templates import training
+
+    mesh = training.data_mesh(config.run.devices, config.optim.batch, config.optim.microbatches)
+    return finetune.full(config, model, images, training.share(mesh))
+
+
+def steps_of(optim: OptimOptions, images: Any) -> int:
+    """Optimiser steps on these images."""
+    return optim.steps or optim.epochs * images.split.steps_per_epoch
+
+
 Maker = Callable[..., tuple[Any, dict[str, Any]]]
 MAKERS: dict[str, Maker] = {
     "scratch": scratch,
@@ -329,6 +517,9 @@ MAKERS: dict[str, Maker] = {
     "front": front,
     "hydravit": hydravit,
     "dmae": distilled,
+    "wave": learngene,
+    "tleg": learngene,
+    "fine": learngene,
 }
 
 

@@ -262,8 +262,9 @@ def learn(config: Any, run: Any, images: Images, arm: Arm) -> tuple[Any, dict[st
     return best.result, at
 
 
-def images_of(config: Config, size: int) -> Images:
-    """Opens and checks the images; raises UserError where they, or their labels, will not do."""
+def images_of(config: Any, size: int, tested: bool = True) -> Images:
+    """Opens and checks the images, those to test on only if they are; raises UserError where they, or their labels, will
+    not do."""
     import numpy as np
 
     from weight_templates import data
@@ -281,13 +282,13 @@ def images_of(config: Config, size: int) -> Images:
     labels = np.full(len(loaded.source), -1, np.int32)
     labels[loaded.good] = data.labels_of(loaded, loaded.good, classes)
     chosen = data.split(loaded.good, config.optim.batch, config.seed, part=1 / 10, most=float("inf"))
-    source = data.test_source(config.data, config.test, size, config.seed)
+    source = data.test_source(config.data, config.test, size, config.seed) if tested else None
     test, test_labels = None, np.zeros(0, np.int32)
     if source is not None:
-        tested = data.load(source, config.data, cli.say)
+        others = data.load(source, config.data, cli.say)
         test, test_labels = (
-            data.views_of(tested, tested.good, size, config.data),
-            data.labels_of(tested, tested.good, classes),
+            data.views_of(others, others.good, size, config.data),
+            data.labels_of(others, others.good, classes),
         )
     return Images(
         loaded,
@@ -301,7 +302,7 @@ def images_of(config: Config, size: int) -> Images:
     )
 
 
-def logits_of(config: Config, model: Any, views: Any) -> Any:
+def logits_of(config: Any, model: Any, views: Any) -> Any:
     """The logits of a classifier on all views, in the configuration's precision."""
     from weight_templates import training, trees
     from weight_templates.tasks import classify
@@ -310,7 +311,7 @@ def logits_of(config: Config, model: Any, views: Any) -> Any:
     return classify.over(classify.logits_of, model, views, len(views))
 
 
-def full(config: Config, model: Any, images: Images, sharding: Any) -> Arm:
+def full(config: Any, model: Any, images: Images, sharding: Any) -> Arm:
     """All weights are trained, on augmented images."""
     from weight_templates import data, training
     from weight_templates.tasks import classify

@@ -10,17 +10,20 @@ import jax.random as jr
 import numpy as np
 import pytest
 import scipy.fft
+import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
 
 import weight_templates as wt
 from experiments import baseline, finetune
 from weight_templates import cli, convert, trees
-from weight_templates.baselines import dmae, mimetic, pruning, selection, spectral
+from weight_templates.baselines import dmae, learngene, mimetic, pruning, selection, spectral
 from weight_templates.baselines.parts import assemble, hidden_units, parts_of, take
+from weight_templates.config import RecipeOptions
+from weight_templates.constrained import constrain, materialize
 from weight_templates.data import normalize
 from weight_templates.errors import UserError
-from weight_templates.models import MAE
+from weight_templates.models import MAE, Classifier
 from weight_templates.models.mae import reconstruction_loss
 from weight_templates.tasks import masked
 
@@ -257,6 +260,63 @@ def test_distance_by_hand_and_gradients():
     assert float(both) == pytest.approx(float(reconstruction_loss(made) + distance), rel=1e-5)
 
 
+def test_divergence_is_scipys():
+    import scipy.stats
+
+    teacher, student = np.random.default_rng(0).normal(size=(2, 5, 4))
+    found = learngene.divergence(jnp.asarray(teacher), jnp.asarray(student))
+    soft = scipy.special.softmax
+    expected = [scipy.stats.entropy(soft(t), soft(s)) for t, s in zip(teacher, student, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(learngene.divergence(jnp.asarray(teacher), jnp.asarray(teacher)), 0, atol=1e-6)
+
+
+def test_the_pupil_learns_and_the_teacher_does_not():
+    backbone = constrained_mae(ENHANCED, "kronecker", "components", key=jr.key(0)).encoder
+    student, teacher = baseline.headed(backbone, 5, key=jr.key(1)), Classifier(vit(PLAIN), 5, key=jr.key(2))
+    pupil = learngene.Pupil(student, teacher)
+    batch = {"image": jnp.asarray(images(2)), "label": jnp.array([0, 3])}
+
+    @eqx.filter_jit
+    @eqx.filter_value_and_grad
+    def run(pupil):
+        return learngene.distillation(RecipeOptions(smoothing=0.0))(materialize(pupil), batch, jr.split(jr.key(0), 2))
+
+    value, grads = run(pupil)
+    plain = materialize(student)
+    ours, theirs = (np.asarray(jax.vmap(m)(normalize(batch["image"])), np.float64) for m in (plain, teacher))
+    logp, logq = scipy.special.log_softmax(ours, axis=1), scipy.special.log_softmax(theirs, axis=1)
+    expected = (np.exp(logq) * (logq - logp)).sum(axis=1) - logp[[0, 1], [0, 3]]
+    assert float(value) == pytest.approx(expected.mean(), rel=1e-4)
+    assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grads.teacher))
+    moved = trees.named_arrays(eqx.filter(pupil, learngene.studying(pupil)))
+    assert all(name.startswith("student.") for name in moved)
+    assert {name.split(".")[-2] for name in moved if ".factors." in name} == {"template", "scalers"}
+    fitting = trees.named_arrays(eqx.filter(student, learngene.fitting(student)))
+    assert all(".scalers." in name or name.startswith("head.") for name in fitting)
+    assert len(fitting) == 4 + 2
+
+
+def test_tleg_by_hand():
+    """Slice j of layer l is B_j + l/L A_j, at a target's own L; its mixtures never learn."""
+    backbone = constrained_mae(PLAIN, layout="components", key=jr.key(0)).encoder
+    backbone = constrain(PLAIN, wt.Linear(tleg=True), backbone.layout, key=jr.key(0))
+    bases = np.asarray(backbone.factors["qkv"].template["bases"])
+    assert bases.shape == (6, 16, 16)
+    for depth in (3, 5):
+        target = learngene.fitted(backbone, PLAIN.resized(depth=depth, heads=2), key=jr.key(1))
+        weights = wt.expand(target).blocks.attention.qkv
+        for layer in range(depth):
+            expected = bases[:3, :8, :8] + layer / depth * bases[3:, :8, :8]
+            np.testing.assert_allclose(weights[layer], expected, atol=1e-6)
+    auto = MAE(backbone, PLAIN, DECODER, key=jr.key(0))
+    names = trees.named_arrays(eqx.filter(auto, masked.trainable(auto)))
+    assert not any(".scalers." in name for name in names)
+    assert any(".template." in name for name in names)
+    with pytest.raises(UserError, match=r"--linear\.rank"):
+        constrain(PLAIN, wt.Linear(rank=5, tleg=True), backbone.layout, key=jr.key(0))
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     path = tmp_path_factory.mktemp("source") / "bank.safetensors"
@@ -283,18 +343,23 @@ def test_every_method_leaves_a_model_and_its_account(tmp_path, source):
         "hydravit": [source],
         "dmae": [source, "--optim.steps=2", "--optim.batch=8", "--decoder.width=16", "--decoder.heads=2", *FEW],
     }
+    network = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.depth=3"]
+    for method in ("wave", "tleg", "fine"):
+        commands[method] = [*network, *FEW, "--optim.batch=8", "--optim.steps=2", "--fit.batch=8", "--fit.steps=2"]
     assert commands.keys() == baseline.METHODS.keys()
     for method, words in commands.items():
         made = call(tmp_path, method, *words, *TARGET)
         model = wt.load_model(made).model
         assert (model.config.depth, model.config.heads, model.config.image) == (2, 2, 16)
         cost = json.loads((made.parent / "summary.json").read_text())["cost"]
-        trained = method in ("isomorphic-pruning", "dmae")
+        trained = method in ("isomorphic-pruning", "dmae", "wave", "fine")
         assert (cost["size_flops"] > 0) == trained, method
-        assert (cost["source_flops"] is not None) == (str(source) in map(str, words)), method
+        assert (cost["source_flops"] is not None) == (method not in ("scratch", "mimetic")), method
         assert (cost["transferred"] > 0) == (method not in ("scratch", "mimetic", "dmae")), method
         before = made.stat().st_mtime_ns
         assert call(tmp_path, method, *words, *TARGET).stat().st_mtime_ns == before
+    assert len(list(tmp_path.glob("finetune/*/summary.json"))) == 1  # one teacher for three methods
+    assert len(list(tmp_path.glob("baseline/*-auxiliary-*/summary.json"))) == 3
     hydra = wt.load_model(call(tmp_path, "hydravit", source, *TARGET)).model
     assert eqx.tree_equal(hydra, wt.initialize(wt.load_bank(source), 2, 2))
     tuned = finetune.main(

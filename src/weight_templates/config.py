@@ -134,6 +134,8 @@ class LinearOptions:
 
     rank: int | None = None
     """Number of shared slices; default slices / 24."""
+    tleg: bool = False
+    """Fixed mixtures, as in TLEG: every matrix grows linearly with the depth."""
 
 
 @dataclasses.dataclass(frozen=True)

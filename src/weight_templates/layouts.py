@@ -50,7 +50,7 @@ def shapes(layout: AbstractLayout, config: ViTConfig) -> dict[str, Shape]:
     """The shapes of a network's stacks."""
     rows = layout.rows(config.dress, config.inner)
     return {
-        group: Shape(config.depth * count, rows[group], config.channels)
+        group: Shape(config.depth * count, rows[group], config.channels, config.depth)
         for group, count in layout.per_layer(config.dress).items()
     }
 

@@ -41,6 +41,8 @@ class Shape(NamedTuple):
     slices: int
     rows: int
     cols: int
+    layers: int = 1
+    """Layers that the slices belong to, equally many to each, in order."""
 
 
 class Factors(eqx.Module):
@@ -58,6 +60,11 @@ class AbstractConstraint(eqx.Module):
         tkey, skey = jr.split(key)
         template = self.template(shape, key=tkey)
         return Factors(template, self.scalers(template, shape, key=skey))
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the scalers follow from the shape alone, and are never trained."""
+        return False
 
     @abc.abstractmethod
     def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:

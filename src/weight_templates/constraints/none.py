@@ -13,7 +13,7 @@ class Unconstrained(AbstractConstraint):
         return {}
 
     def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
-        return {"slice": weight_variance(shape) ** 0.5 * jr.normal(key, shape)}
+        return {"slice": weight_variance(shape) ** 0.5 * jr.normal(key, shape[:3])}
 
     def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
         return factors.scalers["slice"]

@@ -18,7 +18,7 @@ class Svd(AbstractConstraint):
     """Columns of U and V; None: as many template parameters as the other families' defaults."""
 
     def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
-        s, m, n = shape
+        s, m, n = shape[:3]
         rank = max(1, round(s * m * n / (24 * (m + n)))) if self.rank is None else self.rank
         check_rank("--svd.rank", rank, min(s * m, s * n, m * n), "the largest rank of such a stack")
         ukey, vkey = jr.split(key)

@@ -22,9 +22,11 @@ class Tucker(AbstractConstraint):
 
     def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
         ranks = (
-            tuple(max(1, n // d) for n, d in zip(shape, (6, 2, 2), strict=True)) if self.ranks is None else self.ranks
+            tuple(max(1, n // d) for n, d in zip(shape[:3], (6, 2, 2), strict=True))
+            if self.ranks is None
+            else self.ranks
         )
-        for rank, size, axis in zip(ranks, shape, ("slices", "rows", "columns"), strict=True):
+        for rank, size, axis in zip(ranks, shape[:3], ("slices", "rows", "columns"), strict=True):
             check_rank(f"--tucker.ranks (along {axis})", rank, size, f"the number of {axis}")
         return {"core": weight_variance(shape) ** 0.5 * jr.normal(key, ranks)}
 

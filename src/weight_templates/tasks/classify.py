@@ -27,24 +27,32 @@ def loss_of(recipe: RecipeOptions) -> Callable[[Classifier, Batch, Key[Array, " 
     """
 
     def loss(model: Classifier, batch: Batch, keys: Key[Array, " batch"]) -> Float[Array, ""]:
-        depth, classes = model.backbone.config.depth, len(model.head.bias)
-        rkeys, ekeys, dkeys = jnp.moveaxis(jax.vmap(lambda key: jr.split(key, 3))(keys), 1, 0)
-        images = batch["image"]
-        if recipe.randaugment:
-            images = jax.vmap(lambda image, key: randaugment(image, recipe.randaugment, key=key))(images, rkeys)
-        images = normalize(images)
-        if recipe.erasing:
-            images = jax.vmap(lambda image, key: erase(image, recipe.erasing, key=key))(images, ekeys)
-        targets = smooth(batch["label"], classes, recipe.smoothing)
-        images, targets = mix(images, targets, recipe.mixup, recipe.cutmix, key=jr.fold_in(keys[0], 1))
-        if recipe.drop_path:
-            gates = jax.vmap(lambda key: drop_gates(depth, recipe.drop_path, key=key))(dkeys)
-            logits = jax.vmap(model)(images, gates)
-        else:
-            logits = jax.vmap(model)(images)
-        return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()
+        logits, targets, _ = answers(recipe, model, batch, keys)
+        return optax.softmax_cross_entropy(logits, targets).mean()
 
     return loss
+
+
+def answers(
+    recipe: RecipeOptions, model: Classifier, batch: Batch, keys: Key[Array, " batch"]
+) -> tuple[Float[Array, "batch classes"], Float[Array, "batch classes"], Float[Array, "batch h w 3"]]:
+    """The logits of a model on a batch under a recipe, in float32, the soft targets, and the augmented images."""
+    depth, classes = model.backbone.config.depth, len(model.head.bias)
+    rkeys, ekeys, dkeys = jnp.moveaxis(jax.vmap(lambda key: jr.split(key, 3))(keys), 1, 0)
+    images = batch["image"]
+    if recipe.randaugment:
+        images = jax.vmap(lambda image, key: randaugment(image, recipe.randaugment, key=key))(images, rkeys)
+    images = normalize(images)
+    if recipe.erasing:
+        images = jax.vmap(lambda image, key: erase(image, recipe.erasing, key=key))(images, ekeys)
+    targets = smooth(batch["label"], classes, recipe.smoothing)
+    images, targets = mix(images, targets, recipe.mixup, recipe.cutmix, key=jr.fold_in(keys[0], 1))
+    if recipe.drop_path:
+        gates = jax.vmap(lambda key: drop_gates(depth, recipe.drop_path, key=key))(dkeys)
+        logits = jax.vmap(model)(images, gates)
+    else:
+        logits = jax.vmap(model)(images)
+    return logits.astype(jnp.float32), targets, images
 
 
 class Accuracy(NamedTuple):

@@ -1,5 +1,7 @@
 """Masked auto-encoding as a training task."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree, UInt8
 
 from .. import trees
+from ..constrained import Constrained
 from ..data import Batch, normalize
 from ..models import MAE, Reconstruction
 from ..models.mae import reconstruction_loss
@@ -36,10 +39,23 @@ def evaluate(model: MAE, images: UInt8[Array, "images h w 3"], *, chunk: int, ke
 
 
 def trainable(model: PyTree) -> PyTree:
-    """True at the leaves that pre-training trains: all floating-point arrays but the sin-cos tables, as in MAE."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: eqx.is_inexact_array(leaf) and not trees.name_of(path).endswith("positions.table"),
+    """True at the leaves that pre-training trains: all floating-point arrays but the sin-cos tables, as in MAE, and the
+    scalers of a constraint whose scalers are fixed."""
+
+    def within(tree: PyTree, spared: str) -> PyTree:
+        def one(path: tuple, leaf: Any) -> bool:
+            name = trees.name_of(path)
+            return eqx.is_inexact_array(leaf) and not (name.endswith("positions.table") or (spared and spared in name))
+
+        return jax.tree_util.tree_map_with_path(one, tree)
+
+    def fixed(node: Any) -> bool:
+        return isinstance(node, Constrained) and node.constraint.fixed
+
+    return jax.tree.map(
+        lambda node: within(node, ".scalers." if fixed(node) else ""),
         model,
+        is_leaf=lambda node: isinstance(node, Constrained),
     )
 
 

@@ -1,5 +1,6 @@
 """A run's directory: what was asked, where it ran, what came out. A pure function of the configuration."""
 
+import dataclasses
 import fcntl
 import importlib.metadata
 import importlib.util
@@ -80,6 +81,7 @@ class Run:
             for name in CONTENT:
                 entry = self.path / name
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+            self.options = dataclasses.replace(self.options, overwrite=False)  # once, however often it is entered
         for litter in self.path.rglob(".*.tmp"):  # of writes that were killed
             litter.unlink()
         write_json(self.path / "config.json", self.config)
