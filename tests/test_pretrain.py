@@ -260,6 +260,7 @@ def test_reconstruct_refuses_mistakes(tmp_path, capsys, words, says):
         ("adapt", ["--scalers", "--optim.steps"]),
         ("finetune", ["--mode", "--recipe.mixup"]),
         ("export", ["--format"]),
+        ("baseline", ["weight-selection", "Evenly spaced parts"]),
     ],
 )
 def test_help_does_not_wait_for_jax(name, flags):
@@ -267,7 +268,8 @@ def test_help_does_not_wait_for_jax(name, flags):
     script = (
         f"import sys; sys.argv = ['x', '--help']; sys.path.insert(0, '.'); import experiments.{name} as p\n"
         "from weight_templates import cli\n"
-        "try: cli.parse(getattr(p, 'PRESETS', {'': p.Config()}))\nexcept SystemExit as stop: assert not stop.code\n"
+        "commands = hasattr(p, 'METHODS')\n"
+        "try: cli.parse_command(p.METHODS) if commands else cli.parse(getattr(p, 'PRESETS', None) or {'': p.Config()})\nexcept SystemExit as stop: assert not stop.code\n"
         "heavy = {'jax', 'equinox', 'matplotlib', 'pandas', 'pyarrow', 'scipy', 'tensorly', 'torch'}\n"
         "assert not heavy & sys.modules.keys()"
     )
