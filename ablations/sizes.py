@@ -16,8 +16,9 @@ Writes `results/sizes.json`, the records, and from them, through `figures/sizes.
 import dataclasses
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from figures import sizes as figures
@@ -40,6 +41,22 @@ ARMS = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Fine-tuning, the same for all networks."""
+
+    count: int = 6000
+    """Training images of each source, a tenth of which is held out; likewise of its test images."""
+    epochs: int = 6
+    """Epochs."""
+    base_lr: float = 1e-3
+    """Learning rate per 256 images."""
+    batch: int = 64
+    """Images per step."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of initialisation, held-out images, order and augmentation."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Fine-tune a grid of sizes from one bank, and from scratch, at an equal budget."""
 
@@ -55,54 +72,51 @@ class Config:
     """Layers."""
     heads: tuple[int, ...] = (3, 6, 12)
     """Heads."""
-    count: int = 6000
-    """Training images of each source, a tenth of which is held out; likewise of its test images."""
-    epochs: int = 6
-    """Epochs of fine-tuning, for all networks."""
-    base_lr: float = 1e-3
-    """Learning rate per 256 images, for all networks."""
-    batch: int = 64
-    """Images per step."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of initialisation, held-out images, order and augmentation."""
+    protocol: Annotated[Protocol, tyro.conf.arg(name="")] = Protocol()
     root: str = "runs"
     """Folder of all runs."""
 
 
-def configuration(config: Config, start: str, mode: str, source: str, network: ViTConfig, seed: int) -> finetune.Config:
+def configuration(
+    protocol: Protocol, start: str, mode: str, source: str, network: ViTConfig, seed: int, root: str
+) -> finetune.Config:
     """One run of fine-tuning: from the file `start` or, if that is `scratch`, of a random `network`."""
     base = finetune.PRESETS["tiny"]
+    scratch, sized = start == "scratch", start.endswith("model.safetensors")
+    full = dataclasses.replace(
+        base.optim, base_lr=protocol.base_lr, batch=protocol.batch, epochs=protocol.epochs, warmup=1 / 6
+    )
     return dataclasses.replace(
         base,
         start=start,
         mode=mode,
-        depth=network.depth,
-        heads=network.heads,
-        model=network if start == "scratch" else base.model,
-        data=DataOptions(source, count=config.count),
+        depth=None if sized else network.depth,
+        heads=None if sized else network.heads,
+        model=network if scratch else base.model,
+        data=DataOptions(source, count=protocol.count),
         recipe=RecipeOptions(),
-        optim=dataclasses.replace(
-            base.optim, base_lr=config.base_lr, batch=config.batch, epochs=config.epochs, warmup=1 / 6
-        )
-        if mode == "full"
-        else dataclasses.replace(finetune.PROBE, batch=config.batch),
+        optim=full if mode == "full" else dataclasses.replace(finetune.PROBE, batch=protocol.batch),
         seed=seed,
-        run=RunOptions(root=config.root, log_every=10),
+        run=RunOptions(root=root, log_every=10),
     )
 
 
-def adaptation(config: Config, depth: int, heads: int) -> adapt.Config:
-    """The adaptation to a size; all but its steps as its command has it."""
+def adaptation(bank: str, data: str, depth: int, heads: int, steps: int, root: str) -> adapt.Config:
+    """The adaptation of a bank to a size; all else as its command has it."""
     base = adapt.Config()
-    return dataclasses.replace(
-        base,
-        bank=config.bank,
-        depth=depth,
-        heads=heads,
-        data=DataOptions(config.adapt),
-        optim=dataclasses.replace(base.optim, steps=config.adapt_steps),
-        run=RunOptions(root=config.root),
-    )
+    optim = dataclasses.replace(base.optim, steps=steps)
+    images, run = DataOptions(data), RunOptions(root=root)
+    return dataclasses.replace(base, bank=bank, depth=depth, heads=heads, data=images, optim=optim, run=run)
+
+
+def flags(config: Any, default: Any, names: Iterable[str]) -> str:
+    """What to add to a command line to get a configuration from the default one."""
+    words = ""
+    for name in names:
+        if (value := getattr(config, name)) != getattr(default, name):
+            values = " ".join(map(str, value if isinstance(value, tuple) else (value,)))
+            words += f" --{name.replace('_', '-')} {values}"
+    return words
 
 
 def main(config: Config) -> None:
@@ -120,31 +134,25 @@ def main(config: Config) -> None:
         starts = {"scratch": "scratch", "bank": config.bank}
         if config.adapt:
             cli.say(f"adapting to {depth} layers, {heads} heads")
-            starts["adapted"] = str(adapt.main(adaptation(config, depth, heads)))
+            adapted = adaptation(config.bank, config.adapt, depth, heads, config.adapt_steps, config.root)
+            starts["adapted"] = str(adapt.main(adapted))
         network = bank.config.resized(depth, heads)
-        for source, (arm, (start, mode)), seed in itertools.product(config.data, ARMS.items(), config.seeds):
+        for source, (arm, (start, mode)), seed in itertools.product(config.data, ARMS.items(), config.protocol.seeds):
             if start in starts:
                 cli.say(f"{Path(source).name}: {arm}, {depth} layers, {heads} heads, seed {seed}")
-                run = finetune.main(configuration(config, starts[start], mode, source, network, seed)).parent
-                records.append(record(run, Path(source).name, arm, depth, heads, seed))
+                tuning = configuration(config.protocol, starts[start], mode, source, network, seed, config.root)
+                records.append(record(finetune.main(tuning).parent, Path(source).name, arm, depth, heads, seed))
     words = f"BANK {' '.join(Path(s).name for s in config.data)}"
-    default = Config()
     if config.adapt:
         words += f" --adapt {Path(config.adapt).name}"
-    for name in ("adapt_steps", "depths", "heads", "count", "epochs", "base_lr", "batch", "seeds"):
-        if (value := getattr(config, name)) != getattr(default, name):
-            words += f" --{name.replace('_', '-')} " + " ".join(
-                map(str, value if isinstance(value, tuple) else (value,))
-            )
+    words += flags(config, Config(), ("adapt_steps", "depths", "heads"))
+    words += flags(config.protocol, Protocol(), (field.name for field in dataclasses.fields(Protocol)))
     about = {
         "command": f"python ablations/sizes.py {words}",
         "bank": {"family": bank.family, "model": dataclasses.asdict(bank.config), **bank.about},
         "adaptation": config.adapt
         and {"data": Path(config.adapt).name, "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
-        "count": config.count,
-        "epochs": config.epochs,
-        "batch": config.batch,
-        "base_lr": config.base_lr,
+        **dataclasses.asdict(config.protocol),
     }
     write_json(figures.RECORDS, {"about": about, "runs": records})
     figures.main()

@@ -392,3 +392,65 @@ def test_mistakes(tmp_path, source, capsys):
             assert word in sentence, sentence
     made = call(tmp_path, "isomorphic-pruning", plain, "--importance=magnitude", *TARGET)
     assert wt.load_model(made).model.config == dataclasses.replace(PLAIN, depth=2, heads=2)
+
+
+def test_methods_are_tabulated(tmp_path, monkeypatch):
+    """Two methods at two sizes, end to end; then the page from records by hand."""
+    from figures import methods as figures
+
+    from ablations import methods, sizes
+
+    monkeypatch.setattr(figures, "RECORDS", tmp_path / "methods.json")
+    monkeypatch.setattr(figures.main, "__defaults__", (tmp_path / "methods.json", tmp_path / "docs"))
+    for family in ("tucker", "none"):
+        about = {"data": "synthetic", "steps": 10, "batch": 8}
+        wt.save_bank(
+            tmp_path / f"{family}.safetensors", wt.Bank(constrained_mae(ENHANCED, family, key=jr.key(0)), family, about)
+        )
+    methods.main(
+        methods.Config(
+            bank=str(tmp_path / "tucker.safetensors"),
+            source=str(tmp_path / "none.safetensors"),
+            data=("synthetic",),
+            pretraining="synthetic",
+            methods=("weight-selection", "sweet"),
+            sizes=("L1H2", "L2H1"),
+            protocol=sizes.Protocol(count=60, epochs=1, batch=8),
+            root=str(tmp_path),
+        )
+    )
+    text = (tmp_path / "docs" / "methods.md").read_text()
+    assert "--methods weight-selection sweet --sizes L1H2 L2H1 --count 60 --epochs 1 --batch 8" in text
+    assert str(tmp_path) not in text
+    assert text.count("| weight-selection |") == text.count("| sweet |") == 2
+
+    tree = json.loads((tmp_path / "methods.json").read_text())
+    for run, score in zip(tree["runs"], (0.1, 0.3, 0.2, 0.1), strict=True):
+        run["test"], run["depth"], run["heads"] = {"top1": score}, 6 if run["depth"] == 1 else 12, 6
+    (tmp_path / "methods.json").write_text(json.dumps(tree))
+    figures.main()
+    text = (tmp_path / "docs" / "methods.md").read_text()
+    first = tree["runs"][0]["depth"]
+    ours = {(run["arm"], run["depth"]): 100 * run["test"]["top1"] for run in tree["runs"]}
+    assert first in (6, 12)
+    for method, printed in (("weight-selection", {6: 67.03, 12: 66.51}), ("sweet", {6: 70.34, 12: 71.7})):
+        other = "sweet" if method == "weight-selection" else "weight-selection"
+        cells = [
+            f"{ours[method, depth]:.1f} ({1 if ours[method, depth] > ours[other, depth] else 2}) \\| {printed[depth]}"
+            for depth in (6, 12)
+        ]
+        assert " | ".join(cells) in text
+
+
+def test_methods_refuse_what_they_do_not_know():
+    from ablations import methods
+
+    full = methods.Config(bank="a", source="b", data=("c",), pretraining="d")
+    full.check()
+    for change, says in (
+        ({"source": ""}, "--source"),
+        ({"methods": ("butterfly",)}, "butterfly"),
+        ({"sizes": ("6x6",)}, "6x6"),
+    ):
+        with pytest.raises(UserError, match=says):
+            dataclasses.replace(full, **change).check()

@@ -303,8 +303,8 @@ def test_the_grid_of_sizes_is_tabulated(tmp_path, bank, monkeypatch):
     monkeypatch.setattr(figures, "RECORDS", tmp_path / "sizes.json")
     monkeypatch.setattr(figures.main, "__defaults__", (tmp_path / "sizes.json", tmp_path / "docs"))
     sizes.main(sizes.Config(
-        bank=str(bank), data=("synthetic",), depths=(1,), heads=(2,), count=60, epochs=2, batch=8,
-        adapt="synthetic", adapt_steps=2, root=str(tmp_path),
+        bank=str(bank), data=("synthetic",), depths=(1,), heads=(2,),
+        protocol=sizes.Protocol(count=60, epochs=2, batch=8), adapt="synthetic", adapt_steps=2, root=str(tmp_path),
     ))  # fmt: skip
     page = (tmp_path / "docs" / "sizes.md").read_text()
     assert "--adapt synthetic --adapt-steps 2 --depths 1 --heads 2 --count 60 --epochs 2" in page

@@ -1,0 +1,138 @@
+"""All methods at five sizes, fine-tuned alike: classification.
+
+Counterpart of: SWEET's Table 1, classification, in small; their numbers, for ImageNet at 224 px, stand beside ours.
+Command: python ablations/methods.py BANK PATH/TO/cifar10 --source SOURCE --pretraining PATH/TO/tiny-imagenet
+Cost: a fine-tuning for each method and size, and what `--steps` of DMAE, of a teacher and of distillation cost.
+
+BANK and SOURCE are banks by `experiments/pretrain.py`, under a constraint and under `none`, of the same network at equal
+compute. Backbones are made by `experiments/baseline.py`, and SWEET's zero-shot or by `experiments/adapt.py`;
+`experiments/finetune.py` then does the same for all. Runs that are finished are not run again. Writes
+`results/methods.json`, the records, and from them, through `figures/methods.py`, the page in `docs/results`.
+"""
+
+import dataclasses
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from figures import methods as figures
+
+from ablations.sizes import Protocol, adaptation, configuration, flags, record
+from experiments import adapt, baseline, finetune
+from weight_templates import cli
+from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
+from weight_templates.errors import UserError
+from weight_templates.files import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Make backbones of five sizes by all methods, and fine-tune them alike."""
+
+    bank: tyro.conf.Positional[str] = ""
+    """A bank pre-trained under a constraint: SWEET's."""
+    data: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Labelled data to fine-tune on."""
+    source: str = ""
+    """A bank pre-trained under `none` at equal compute: what the others take from."""
+    pretraining: str = ""
+    """The data of pre-training, for DMAE, pruning, distillation and adaptation; with labels, for the distillations."""
+    methods: tuple[str, ...] = tuple(figures.METHODS)
+    """What to compare."""
+    sizes: tuple[str, ...] = ("L3H12", "L6H12", "L6H6", "L12H6", "L12H3")
+    """Layers and heads."""
+    steps: int = 1000
+    """Steps of DMAE's student, of the teacher, and of each distillation, in batches of 128."""
+    protocol: Annotated[Protocol, tyro.conf.arg(name="")] = Protocol()
+    root: str = "runs"
+    """Folder of all runs."""
+
+    def check(self) -> None:
+        """Raises UserError where something is missing or unknown."""
+        if not (self.bank and self.data and self.source and self.pretraining):
+            raise UserError("give a bank, data, --source and --pretraining; see --help.")
+        for method in self.methods:
+            if method not in figures.METHODS:
+                raise UserError(f"there is no method {method!r}; choose among {', '.join(figures.METHODS)}.")
+        for size in self.sizes:
+            if not re.fullmatch(r"L[1-9]\d*H[1-9]\d*", size):
+                raise UserError(f"--sizes {size} is not of the form L6H12.")
+
+
+def backbone(config: Config, method: str, network: ViTConfig, seed: int) -> tuple[str, dict[str, Any]]:
+    """The file that fine-tuning starts from, and what it cost; made unless it is there."""
+    depth, heads, run = network.depth, network.heads, RunOptions(root=config.root)
+    if method == "sweet":
+        return config.bank, {"size_flops": 0}
+    if method == "sweet, adapted":
+        made = adapt.main(adaptation(config.bank, config.pretraining, depth, heads, 200, config.root))
+        return str(made), {"size_flops": json.loads((made.parent / "summary.json").read_text())["cost"]["flops"]}
+    images, optim = DataOptions(config.pretraining), OptimOptions(batch=128, steps=config.steps, warmup=0.1)
+    more: dict[str, Any] = {
+        "scratch": {"model": network},
+        "mimetic": {"model": network},
+        "isomorphic-pruning": {"data": images},
+        "dmae": {"data": images, "optim": dataclasses.replace(optim, base_lr=2e-3)},
+    }.get(method, {})
+    base = baseline.METHODS[method]
+    if isinstance(base, baseline.Cut):
+        more = more | {"source": config.source}
+    if isinstance(base, baseline.Learngene):
+        supervised = dataclasses.replace(optim, base_lr=1e-3, betas=(0.9, 0.999))
+        more = {"model": network_of(config), "data": images, "optim": supervised}
+    made = baseline.main(method, dataclasses.replace(base, depth=depth, heads=heads, seed=seed, run=run, **more))
+    return str(made), json.loads((made.parent / "summary.json").read_text())["cost"]
+
+
+def network_of(config: Config) -> ViTConfig:
+    """The network that was pre-trained."""
+    import weight_templates as wt
+
+    return wt.load_bank(config.bank).config
+
+
+def main(config: Config) -> None:
+    """Runs what has not been run, and writes records and page."""
+    config.check()
+    import weight_templates as wt
+    from weight_templates.counting import count_mae
+
+    bank, source = wt.load_bank(config.bank), wt.load_bank(config.source)
+    records = []
+    wanted = [tuple(map(int, size[1:].split("H"))) for size in config.sizes]
+    for (depth, heads), method, seed in itertools.product(
+        sorted(wanted, key=lambda size: size[0] * size[1] ** 2), config.methods, config.protocol.seeds
+    ):
+        network = bank.config.resized(depth, heads)
+        start, cost = backbone(config, method, network, seed)
+        if method.startswith("sweet"):
+            cost["source_flops"] = (
+                3 * count_mae(bank.config, bank.model.config) * bank.about["steps"] * bank.about["batch"]
+            )
+            cost["transferred"] = bank.sizes["template"] + bank.sizes["scalers"]
+        for data in config.data:
+            cli.say(f"{Path(data).name}: {method}, {depth} layers, {heads} heads, seed {seed}")
+            tuning = configuration(config.protocol, start, "full", data, network, seed, config.root)
+            run = finetune.main(tuning).parent
+            records.append(record(run, Path(data).name, method, depth, heads, seed) | {"cost": cost})
+    words = f"BANK {' '.join(Path(data).name for data in config.data)} --source SOURCE --pretraining {Path(config.pretraining).name}"
+    words += flags(config, Config(), ("methods", "sizes", "steps")) + flags(
+        config.protocol, Protocol(), (field.name for field in dataclasses.fields(Protocol))
+    )
+    about = {
+        "command": f"python ablations/methods.py {words}",
+        "bank": {"family": bank.family, **bank.about},
+        "source": source.about,
+        "model": dataclasses.asdict(bank.config),
+        "steps": config.steps,
+        **dataclasses.asdict(config.protocol),
+    }
+    write_json(figures.RECORDS, {"about": about, "runs": records})
+    figures.main()
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(cli.parse({"default": Config()})))
