@@ -389,3 +389,16 @@ def test_tensorboard_is_an_extra(tmp_path):
         with Run("e", "n", {}, RunOptions(out=str(tmp_path / "r"), logger="tensorboard")) as run:
             run.record(step=1, loss=0.5)
         assert list((tmp_path / "r" / "tensorboard").iterdir())
+
+
+def test_overwriting_empties_once(tmp_path):
+    """A run may be entered by one stage after the other."""
+    options = RunOptions(root=str(tmp_path), overwrite=True)
+    run = Run("x", "y", {"a": 1}, options)
+    with run:
+        run.record(step=1, loss=1.0)
+    with run:
+        run.record(step=2, loss=0.5)
+    assert [line["step"] for line in read_metrics(run.path)] == [1, 2]
+    with Run("x", "y", {"a": 1}, options) as again:
+        assert not (again.path / "metrics.jsonl").exists()
