@@ -78,6 +78,8 @@ class Cut(Sized):
 
     source: tyro.conf.Positional[str] = ""
     """A bank or a model to take from."""
+    source_heads: int | None = None
+    """Heads of a source that does not tell, such as timm's models of unusual width."""
     image: int | None = None
     """Side of the input, pixels; default what the source was trained for."""
 
@@ -254,7 +256,7 @@ def open_source(config: Cut) -> Source:
         bank = wt.load_bank(config.source)
         vit, about = eqx.filter_jit(wt.expand)(bank.model.encoder), bank.about
     else:
-        loaded = wt.load_model(config.source)
+        loaded = wt.load_model(config.source, heads=config.source_heads)
         vit, about, bank = loaded.model if isinstance(loaded.model, ViT) else loaded.model.backbone, loaded.about, None
     return Source(vit if config.image is None else convert.at_resolution(vit, config.image), bank, about)
 

@@ -394,6 +394,31 @@ def test_mistakes(tmp_path, source, capsys):
     assert wt.load_model(made).model.config == dataclasses.replace(PLAIN, depth=2, heads=2)
 
 
+def test_a_vit_b_is_cut_to_every_size_of_table_1():
+    """Shapes alone, 86 million numbers being many; parameters with a head for 1000 classes, as the paper prints them."""
+    big = wt.ViTConfig(image=224, patch=16, depth=12, heads=12, head_dim=64, dress="plain")
+    skeleton = eqx.filter_eval_shape(wt.ViT, big, key=jr.key(0))
+    for depth, heads, millions in ((3, 12, 22.8), (6, 12, 44.0), (6, 6, 11.4), (12, 6, 22.1), (12, 3, 5.7)):
+        target = big.resized(depth=depth, heads=heads)
+        fresh = eqx.filter_eval_shape(wt.ViT, target, key=jr.key(0))
+        made = eqx.filter_eval_shape(selection.select_weights, skeleton, target)
+        assert trees.mismatch(fresh, trees.named_arrays(made)) is None
+        assert round((trees.count(made) + (target.channels + 1) * 1000) / 1e6, 1) == millions
+
+
+def test_models_of_timm_are_sources(tmp_path):
+    path = tmp_path / "timm.safetensors"
+    model = vit(PLAIN)
+    convert.export_model(path, model, "timm", {})
+    made = call(tmp_path, "weight-selection", path, "--source-heads=4", *TARGET)
+    expected = selection.select_weights(model, PLAIN.resized(depth=2, heads=2))
+    for name, array in trees.named_arrays(wt.load_model(made).model).items():
+        np.testing.assert_allclose(array, trees.named_arrays(expected)[name], atol=1e-7, err_msg=name)
+    words = ["--source-heads=4", "--importance=magnitude", *TARGET]
+    pruned = call(tmp_path, "isomorphic-pruning", path, *words)
+    assert wt.load_model(pruned).model.config == PLAIN.resized(depth=2, heads=2)
+
+
 def test_methods_are_tabulated(tmp_path, monkeypatch):
     """Two methods at two sizes, end to end; then the page from records by hand."""
     from figures import methods as figures
