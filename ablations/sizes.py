@@ -7,7 +7,8 @@ Cost: about two hours on two CPU cores with the defaults and a bank of `--preset
 
 A probe and full fine-tuning by `experiments/finetune.py` for each size, data set and start: a random network, one
 initialised zero-shot, and with `--adapt PATH` one whose scalers `experiments/adapt.py` has learned on those images (one
-adaptation a size, for all data). All have the same images, order, recipe and learning rate. Runs that are finished are
+adaptation a size, for all data). All have the same images, order, recipe and learning rate, and by default a head that a probe found first: within a budget
+of some hundred steps a new head learns less than a probe knows, and spoils the features meanwhile. Runs that are finished are
 not run again.
 Writes `results/sizes.json`, the records, and from them, through `figures/sizes.py`, the tables and figures in
 `docs/results`.
@@ -18,7 +19,7 @@ import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from figures import sizes as figures
@@ -52,6 +53,8 @@ class Protocol:
     """Learning rate per 256 images."""
     batch: int = 64
     """Images per step."""
+    head: Literal["new", "probe"] = "probe"
+    """Where the head starts; see `experiments/finetune.py`."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of initialisation, held-out images, order and augmentation."""
 
@@ -90,6 +93,7 @@ def configuration(
         base,
         start=start,
         mode=mode,
+        head=protocol.head if mode == "full" else "new",
         depth=None if sized else network.depth,
         heads=None if sized else network.heads,
         model=network if scratch else base.model,

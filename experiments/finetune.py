@@ -64,6 +64,9 @@ class Config:
     """Split to report on at the end; default the first of test, val, validation that the data have."""
     pool: Literal["mean", "cls"] = "mean"
     """What the head sees: the mean over patches, as in MAE, or the class token, as in DeiT."""
+    head: Literal["new", "probe"] = "new"
+    """Where full fine-tuning has its head from. new: next to zero. probe: from a linear probe, trained first on the same
+    images, so that the features are not spoilt before the head knows what to ask of them (Kumar et al., 2022)."""
     recipe: RecipeOptions = RecipeOptions()
     optim: OptimOptions = FINE
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -157,7 +160,7 @@ def main(config: Config) -> Path:
             raise UserError("--recipe.* was given, but a probe takes no recipe; drop it, or say --mode full.")
         if config.optim == PRESETS[config.preset].optim:
             config = dataclasses.replace(config, optim=PROBE)
-        config = dataclasses.replace(config, recipe=RecipeOptions())
+        config = dataclasses.replace(config, recipe=RecipeOptions(), head="new")
     config.recipe.check()
     config.optim.check()
     check_seed(config.seed)
@@ -180,6 +183,8 @@ def main(config: Config) -> Path:
     images = images_of(config, vit.config.image)
     mesh = training.data_mesh(config.run.devices, config.optim.batch, config.optim.microbatches)
     model = Classifier(vit, len(images.classes), config.pool, key=jr.split(jr.key(config.seed))[0])
+    if config.head == "probe":
+        model = convert.load_model(main(probe_of(config))).model
     arm = (probe if config.mode == "probe" else full)(config, model, images, training.share(mesh))
     with run:
         best, at = learn(config, run, images, arm)
@@ -210,6 +215,17 @@ def main(config: Config) -> Path:
     report(summary)
     cli.say(f"model            {made}\ncurves           {run.path / 'accuracy.png'}")
     return made
+
+
+def probe_of(config: Config) -> Config:
+    """The linear probe that full fine-tuning has its head from."""
+    return dataclasses.replace(
+        config,
+        mode="probe",
+        recipe=PRESETS[config.preset].recipe,
+        optim=dataclasses.replace(PROBE, batch=config.optim.batch),
+        run=dataclasses.replace(config.run, out=None, overwrite=False),
+    )
 
 
 def learn(config: Any, run: Any, images: Images, arm: Arm) -> tuple[Any, dict[str, Any]]:

@@ -21,6 +21,8 @@ RECORDS = ROOT / "results" / "sizes.json"
 RESULTS = ROOT / "docs" / "results"
 ARMS = ("probe of a random network", "zero-shot probe", "adapted probe", "scratch", "initialised", "adapted")
 GAINING = ("initialised", "adapted")
+PROBES = {"scratch": ARMS[0], "initialised": ARMS[1], "adapted": ARMS[2]}
+"""The probe of the network that each starts as."""
 
 
 def main(records: Path = RECORDS, results: Path = RESULTS) -> None:
@@ -28,11 +30,24 @@ def main(records: Path = RECORDS, results: Path = RESULTS) -> None:
     tree = json.loads(records.read_text())
     results.mkdir(parents=True, exist_ok=True)
     runs: Any = pd.DataFrame(tree["runs"])
-    runs["top1"] = [100 * (test or held)["top1"] for test, held in zip(runs["test"], runs["held_out"], strict=True)]
+    for score in ("top1", "top5"):
+        runs[score] = [100 * (test or held)[score] for test, held in zip(runs["test"], runs["held_out"], strict=True)]
+    if tree["about"]["head"] == "probe":
+        runs["curve"] = [from_probe(runs, run) for run in runs.to_dict("records")]
     (results / "sizes.md").write_text(page(tree["about"], runs))
     for data in runs["data"].unique():
         against_parameters(runs[runs["data"] == data], results / f"sizes-{data}-parameters.png")
         curves(runs[runs["data"] == data], results / f"sizes-{data}-curves.png")
+
+
+def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
+    """A curve of held-out accuracy that begins, at epoch 0, with the probe whose head the network had."""
+    if run["arm"] not in PROBES:
+        return run["curve"]
+    same = (runs["arm"] == PROBES[run["arm"]]) & (
+        runs[["data", "depth", "heads", "seed"]] == pd.Series(run)[["data", "depth", "heads", "seed"]]
+    ).all(axis=1)
+    return [[0, runs[same]["held_out"].iloc[0]["top1"]], *run["curve"]]
 
 
 def page(about: dict[str, Any], runs: Any) -> str:
@@ -45,6 +60,7 @@ def page(about: dict[str, Any], runs: Any) -> str:
         }
     )
     seeds = runs["seed"].nunique()
+    heads = {"new": "new", "probe": "the one that a linear probe on the same images found first"}
     adaptation = about.get("adaptation")
     adapted = (
         f" The adapted ones' scalers first learned, template frozen, for {adaptation['steps']} steps of {adaptation['batch']} "
@@ -61,13 +77,13 @@ def page(about: dict[str, Any], runs: Any) -> str:
         f"images: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px, "
         f"patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
         f"of them held out, for {about['epochs']} epochs of batch {about['batch']} at a base learning rate of "
-        f"{about['base_lr']:g}, crops and flips and label smoothing; all alike.{adapted} {seeds} seed(s). "
+        f"{about['base_lr']:g}, crops and flips and label smoothing, its head {heads[about['head']]}; all alike.{adapted} {seeds} seed(s). "
         f"Trained at {', '.join(commits)} on {runs['device'].iloc[0]}.",
         "",
-        "Numbers are top-1 accuracy in percent on test images (on tiny-imagenet its validation split), of the epoch that "
-        "was best on the held-out images. *Gain* is over scratch. *Ratio* is the epochs after which a network has scratch's "
-        "final held-out accuracy, between evaluations by linear interpolation, over all epochs: 1 would be no gain, a "
-        "dash says that it never has.",
+        "Numbers are top-1 / top-5 accuracy in percent on test images (on tiny-imagenet its validation split), of the epoch that "
+        "was best on the held-out images. *Gain* is over scratch's top-1. *Ratio* is the epochs after which a network has scratch's "
+        "final held-out accuracy, between evaluations by linear interpolation, over all epochs: 1 would be no gain, 0 is "
+        "before the first step, a dash says never.",
     ]
     for data in runs["data"].unique():
         text += ["", f"## {data}", "", *table(runs[runs["data"] == data])]
@@ -91,7 +107,7 @@ def table(runs: Any) -> list[str]:
     for (depth, heads), some in runs.groupby(["depth", "heads"]):
         cells = {arm: some[some["arm"] == arm].sort_values("seed") for arm in arms}
         row = [str(depth), str(heads), f"{int(cells['scratch']['parameters'].iloc[0]):,}"]
-        row += [spread(cells[arm]["top1"].to_numpy()) for arm in arms]
+        row += [f"{spread(cells[arm]['top1'].to_numpy())} / {cells[arm]['top5'].mean():.1f}" for arm in arms]
         for arm in gaining:
             gain = cells[arm]["top1"].to_numpy() - cells["scratch"]["top1"].to_numpy()
             ratios = [convergence(a, b) for a, b in zip(cells[arm]["curve"], cells["scratch"]["curve"], strict=True)]

@@ -89,6 +89,19 @@ def test_probes_train_the_head_alone_and_fold_its_statistics(tmp_path, bank):
     assert summary["held_out"]["top1"] == pytest.approx(best)  # on raw features what was judged on standard ones
 
 
+def test_a_probed_head_starts_where_the_probe_ended(tmp_path, bank):
+    """With a learning rate of nearly nothing, fine-tuning is the probe; and the probe is the one of the same flags."""
+    words = [bank, "--depth=1", "--heads=2", "--data.count=60", "--optim.batch=8", f"--run.root={tmp_path}"]
+    tuned = call("finetune", *words, "--head=probe", "--optim.steps=1", "--optim.base-lr=1e-12")
+    (probe,) = tmp_path.glob("finetune/probe-*/model.safetensors")
+    one, other = (trees.named_arrays(wt.load_model(path).model) for path in (probe, tuned))
+    for name, array in one.items():
+        np.testing.assert_allclose(array, other[name], atol=1e-6, err_msg=name)
+    again = call("finetune", *words[:4], "--mode=probe", "--optim.batch=8", "--optim.epochs=50", "--optim.base-lr=4e-3",
+                 "--optim.weight-decay=0", f"--run.root={tmp_path}")  # fmt: skip
+    assert again == probe
+
+
 def test_models_and_scratch_are_starts_too(tmp_path, bank, rng):
     made = call("initialize", bank, "--depth=3", "--heads=5", "--out", tmp_path / "vit.safetensors")
     vit = wt.load_model(made).model
