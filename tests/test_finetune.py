@@ -337,3 +337,4 @@ def test_convergence_by_hand():
     assert convergence([[1, 0.2], [2, 0.4]], scratch) == pytest.approx(1.5 / 4)
     assert convergence([[1, 0.5]], scratch) == 0.25
     assert convergence([[4, 0.2]], scratch) is None
+    assert convergence([[0, 0.3], [1, 0.2]], scratch) == 0
