@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -17,8 +17,14 @@ class Timing(NamedTuple):
     """First and last quartile of those ratios."""
 
 
-def compare(tasks: dict[str, Callable[[], None]], reference: str, rounds: int) -> dict[str, Timing]:
-    """Runs every task once to warm up, then all of them in turn, `rounds` times; each must wait for its own result."""
+def compare(
+    tasks: dict[str, Callable[[], None]], reference: str, rounds: int, units: Mapping[str, int] | None = None
+) -> dict[str, Timing]:
+    """Runs every task once to warm up, then all of them in turn, `rounds` times; each must wait for its own result.
+
+    `units` says how much a task does in one call, where that is not 1; times are of one unit.
+    """
+    units = units or {}
     for task in tasks.values():
         task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
@@ -27,7 +33,7 @@ def compare(tasks: dict[str, Callable[[], None]], reference: str, rounds: int) -
         for name in names:
             start = time.perf_counter()
             tasks[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append((time.perf_counter() - start) / units.get(name, 1))
     return {name: _timing(own, times[reference]) for name, own in times.items()}
 
 

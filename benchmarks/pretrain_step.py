@@ -6,8 +6,8 @@
 prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns. A step is forward, backward and AdamW on
 images that are already in memory. `torch` is a plain masked auto-encoder with fused attention
 (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with biases, 2-D RoPE, the same sizes.
-`none` and `torch` do the same arithmetic; `tucker` is at full width (`scaling.scope off`) and with the random widths of
-pre-training. See `benchmarks/README.md` for what the numbers mean.
+`none` and `torch` do the same arithmetic; `tucker` is at full width (`scaling.scope off`), with the random widths of
+pre-training under masks, and sliced to them: the mean over one step at every width from a quarter of the heads on. See `benchmarks/README.md` for what the numbers mean.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import sys
 from typing import Literal
 
 from weight_templates import cli
-from weight_templates.config import DecoderConfig, ViTConfig
+from weight_templates.config import DecoderConfig, ScalingOptions, ViTConfig
 from weight_templates.errors import UserError
 
 
@@ -35,6 +35,7 @@ class Config:
     """Of the forward and backward passes; PyTorch's bfloat16 is its autocast."""
 
 
+SLICED = ScalingOptions(coupled=True, execution="sliced")
 SIZES = {
     "small": (ViTConfig(depth=12, head_dim=16), DecoderConfig(depth=2, width=96, heads=6)),
     "tiny": (ViTConfig(depth=6, head_dim=8), DecoderConfig(depth=1, width=64, heads=4)),
@@ -52,6 +53,7 @@ def main(config: Config) -> None:
 
     from benchmarks.interleave import compare
     from benchmarks.steps import our_step
+    from weight_templates.scaling import widths_of
 
     try:
         import torch
@@ -72,11 +74,16 @@ def main(config: Config) -> None:
         for precision in config.precisions:
             tasks = {
                 "none": our_step("none", vit, decoder, batch, precision=precision),
-                "tucker, full width": our_step("tucker", vit, decoder, batch, scope="off", precision=precision),
-                "tucker, random widths": our_step("tucker", vit, decoder, batch, precision=precision),
+                "tucker, full width": our_step(
+                    "tucker", vit, decoder, batch, scaled=ScalingOptions("off"), precision=precision
+                ),
+                "tucker, masked widths": our_step("tucker", vit, decoder, batch, precision=precision),
+                "tucker, sliced widths": our_step("tucker", vit, decoder, batch, scaled=SLICED, precision=precision),
                 "torch": torch_step(vit, decoder, batch, precision),
             }
-            for name, t in compare(tasks, "none", config.rounds).items():
+            for name, t in compare(
+                tasks, "none", config.rounds, {"tucker, sliced widths": len(widths_of(SLICED, vit))}
+            ).items():
                 print(
                     f"| {batch} | {precision} | {name} | {1e3 * t.seconds:.0f} | {batch / t.seconds:,.0f} | "
                     f"{t.ratio:.2f} ({t.spread[0]:.2f}–{t.spread[1]:.2f}) |",

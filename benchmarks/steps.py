@@ -6,14 +6,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import PyTree
 
 from weight_templates import bank, inherit, scaling, training
-from weight_templates.config import DecoderConfig, Family, OptimOptions, ScalingOptions, Scope, ViTConfig
+from weight_templates.config import DecoderConfig, Family, OptimOptions, ScalingOptions, ViTConfig
 from weight_templates.constraints import FAMILIES
 from weight_templates.layouts import LAYOUTS
 from weight_templates.models import MAE
 from weight_templates.tasks import masked
+
+
+DEFAULT = ScalingOptions()
 
 
 def our_step(
@@ -22,12 +26,15 @@ def our_step(
     decoder: DecoderConfig,
     batch: int,
     *,
-    scope: Scope | None = None,
+    scaled: ScalingOptions = DEFAULT,
     precision: str = "float32",
 ) -> Callable[[], None]:
-    """A function that takes one step of pre-training on random images and waits for it."""
+    """A function that takes one step of pre-training on random images and waits for it.
+
+    Under sliced execution it takes one step at each width there is to draw.
+    """
     model = _model(family, vit, decoder)
-    return _step(model, masked.trainable(model), family, batch, scope, precision)
+    return _step(model, masked.trainable(model), family, batch, scaled, precision)
 
 
 def adaptation_step(
@@ -35,7 +42,7 @@ def adaptation_step(
 ) -> Callable[[], None]:
     """A function that takes one step of adaptation to another size, and waits for it."""
     model = inherit.adaptable(bank.Bank(_model(family, vit, decoder), family, {}), depth, heads)
-    return _step(model, inherit.scalers_of(model), family, batch, "off", "float32")
+    return _step(model, inherit.scalers_of(model), family, batch, ScalingOptions("off"), "float32")
 
 
 def _model(family: Family, vit: ViTConfig, decoder: DecoderConfig) -> MAE:
@@ -43,19 +50,27 @@ def _model(family: Family, vit: ViTConfig, decoder: DecoderConfig) -> MAE:
 
 
 def _step(
-    model: MAE, trainable: PyTree, family: Family, batch: int, scope: Scope | None, precision: str
+    model: MAE, trainable: PyTree, family: Family, batch: int, scaled: ScalingOptions, precision: str
 ) -> Callable[[], None]:
     vit = model.encoder.config
     optimizer = training.adamw(OptimOptions(), training.cosine(OptimOptions(), 1000))
-    prepare = scaling.preparation(ScalingOptions(scope), vit, family, precision)
-    step = training.make_step(prepare, masked.loss, optimizer)
+
+    def make(prepare: scaling.Prepare) -> scaling.Step:
+        return training.make_step(prepare, masked.loss, optimizer)
+
     state = eqx.filter_jit(lambda m: training.init_state(m, trainable, optimizer, ema=False))(model)
     images = jr.randint(jr.key(1), (batch, vit.image, vit.image, 3), 0, 256).astype(jnp.uint8)
     data = {"image": images, "label": jnp.zeros(batch, jnp.int32)}
+    step, batches = make(scaling.preparation(scaled, vit, family, precision)), [data]
+    if scaled.execution == "sliced":
+        widths = np.array([[n, n] for n in scaling.widths_of(scaled, vit)])
+        step, all_batches = scaling.sliced(make, lambda done: [data] * len(widths), widths, precision)
+        batches = list(all_batches(0))
 
     def run() -> None:
         nonlocal state
-        state = step(state, data, jr.key(2))
+        for item in batches:
+            state = step(state, item, jr.key(2))
         jax.block_until_ready(state)
 
     return run
