@@ -62,12 +62,12 @@ class Config:
                 raise UserError(f"--sizes {size} is not of the form L6H12.")
 
 
-def backbone(config: Config, method: str, network: ViTConfig, seed: int) -> tuple[str, dict[str, Any]]:
-    """The file that fine-tuning starts from, and what it cost; made unless it is there."""
+def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, seed: int) -> tuple[str, dict[str, Any]]:
+    """The file that fine-tuning of `network` starts from, and what it cost; made from `big` unless it is there."""
     depth, heads, run = network.depth, network.heads, RunOptions(root=config.root)
     if method == "sweet":
         return config.bank, {"size_flops": 0}
-    if method == "sweet, adapted":
+    if method == "sweet-adapted":
         made = adapt.main(adaptation(config.bank, config.pretraining, depth, heads, 200, config.root))
         return str(made), {"size_flops": json.loads((made.parent / "summary.json").read_text())["cost"]["flops"]}
     images, optim = DataOptions(config.pretraining), OptimOptions(batch=128, steps=config.steps, warmup=0.1)
@@ -80,39 +80,34 @@ def backbone(config: Config, method: str, network: ViTConfig, seed: int) -> tupl
     base = baseline.METHODS[method]
     if isinstance(base, baseline.Cut):
         more = more | {"source": config.source}
+    if isinstance(base, baseline.WeightSelection) and network.dress == "enhanced":
+        more["select_heads"] = "whole"  # strided channels would lose the frequencies of rotary positions
     if isinstance(base, baseline.Learngene):
         supervised = dataclasses.replace(optim, base_lr=1e-3, betas=(0.9, 0.999))
-        more = {"model": network_of(config), "data": images, "optim": supervised}
+        more = {"model": big, "data": images, "optim": supervised}
     made = baseline.main(method, dataclasses.replace(base, depth=depth, heads=heads, seed=seed, run=run, **more))
     return str(made), json.loads((made.parent / "summary.json").read_text())["cost"]
-
-
-def network_of(config: Config) -> ViTConfig:
-    """The network that was pre-trained."""
-    import weight_templates as wt
-
-    return wt.load_bank(config.bank).config
 
 
 def main(config: Config) -> None:
     """Runs what has not been run, and writes records and page."""
     config.check()
     import weight_templates as wt
-    from weight_templates.counting import count_mae
 
     bank, source = wt.load_bank(config.bank), wt.load_bank(config.source)
+    if bank.config != source.config:
+        raise UserError(
+            f"{config.bank} and {config.source} are of different networks; pre-train both with the same --model."
+        )
     records = []
     wanted = [tuple(map(int, size[1:].split("H"))) for size in config.sizes]
     for (depth, heads), method, seed in itertools.product(
         sorted(wanted, key=lambda size: size[0] * size[1] ** 2), config.methods, config.protocol.seeds
     ):
         network = bank.config.resized(depth, heads)
-        start, cost = backbone(config, method, network, seed)
+        start, cost = backbone(config, method, bank.config, network, seed)
         if method.startswith("sweet"):
-            cost["source_flops"] = (
-                3 * count_mae(bank.config, bank.model.config) * bank.about["steps"] * bank.about["batch"]
-            )
-            cost["transferred"] = bank.sizes["template"] + bank.sizes["scalers"]
+            cost |= {"source_flops": baseline.pretraining_flops(bank), "transferred": wt.count(network).parameters}
         for data in config.data:
             cli.say(f"{Path(data).name}: {method}, {depth} layers, {heads} heads, seed {seed}")
             tuning = configuration(config.protocol, start, "full", data, network, seed, config.root)

@@ -85,7 +85,10 @@ def configuration(
 ) -> finetune.Config:
     """One run of fine-tuning: from the file `start` or, if that is `scratch`, of a random `network`."""
     base = finetune.PRESETS["tiny"]
-    scratch, sized = start == "scratch", start.endswith("model.safetensors")
+    from weight_templates.bank import is_bank
+
+    scratch = start == "scratch"
+    sized = not scratch and not is_bank(start)
     full = dataclasses.replace(
         base.optim, base_lr=protocol.base_lr, batch=protocol.batch, epochs=protocol.epochs, warmup=1 / 6
     )

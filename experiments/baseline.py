@@ -22,6 +22,7 @@ they first train it on the same data by the same recipe. Teacher and templates a
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +45,6 @@ from weight_templates.config import (
     to_json,
 )
 from weight_templates.errors import UserError
-from weight_templates.files import digest_of_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +100,8 @@ class Front(Cut):
 
 @dataclasses.dataclass(frozen=True)
 class HydraViT(Cut):
-    """The first layers and heads of a bank pre-trained by `--constraint none --scaling.scope submodel` (Haberer et al.,
-    2024)."""
+    """The first layers and heads of an ordinary bank pre-trained with random widths, `--constraint none --scaling.scope
+    submodel --scaling.coupled` (Haberer et al., 2024; they train supervised)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Dmae(Cut):
     """A small auto-encoder, trained next to the source (Bai et al., 2023)."""
 
     data: DataOptions = DataOptions()
-    decoder: DecoderConfig = DecoderConfig(depth=2, width=96, heads=6)
+    decoder: DecoderConfig = DecoderConfig(depth=2, width=96, heads=6, norm_pix=False)
     optim: OptimOptions = OptimOptions(epochs=100, warmup=0.2)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
@@ -189,22 +189,24 @@ def main(method: str, config: Sized) -> Path:
             raise UserError(
                 f"no source was given; say `python experiments/baseline.py {method} PATH/TO/bank.safetensors`."
             )
-        about["source"] = digest_of_file(Path(config.source))
-    if isinstance(config, Learngene):
-        config.recipe.check()
-        config.optim.check()
-        config.fit.check()
-        if config.recipe.layer_decay < 1:
-            raise UserError("--recipe.layer-decay is for fine-tuning; the templates belong to all layers.")
-        config = dataclasses.replace(config, teacher=teacher_of(config))
-        about |= {"teacher": digest_of_file(Path(config.teacher))}
+        about["source"] = finetune.identity(config.source)
+    else:
+        config.model.check()  # pyright: ignore[reportAttributeAccessIssue]
 
     from weight_templates import convert, inherit, training, trees
-    from weight_templates.counting import count_mae
+    from weight_templates.counting import count
 
     source = open_source(config) if isinstance(config, Cut) else None
     shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
     target = inherit.target_size(shape, config.depth, config.heads)
+    if isinstance(config, Dmae):
+        config.optim.check()
+        config.decoder.check(target)
+    if isinstance(config, Learngene):
+        check_learngene(config)
+        taught = not config.teacher
+        config = dataclasses.replace(config, teacher=teacher_of(config))
+        about["teacher"] = finetune.identity(config.teacher)
     name = f"{method}-L{target.depth}H{target.heads}"
     run = training.Run("baseline", name, about, config.run)
     made = run.path / "model.safetensors"
@@ -212,16 +214,26 @@ def main(method: str, config: Sized) -> Path:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return made
     vit, cost = MAKERS[method](config, source, target, run)
-    spent = {"source_flops": None, "size_flops": 0, "transferred": trees.count(vit) if source else 0} | cost
-    if source and source.bank and {"steps", "batch"} <= source.bank.about.keys():
-        images = source.bank.about["steps"] * source.bank.about["batch"]
-        spent["source_flops"] = 3 * count_mae(shape, source.bank.model.config) * images
+    spent = {"source_flops": pretraining_flops(source.bank) if source and source.bank else None, "size_flops": 0}
+    spent |= {"transferred": trees.count(vit) if source else 0} | cost
+    if isinstance(config, Learngene) and taught:
+        lessons = json.loads((Path(config.teacher).parent / "summary.json").read_text())["steps"]
+        spent["source_flops"] += 3 * count(config.model).flops * lessons * config.optim.batch
     with run:
         convert.save_model(made, vit, {"method": method, "source": source.about if source else None, "cost": spent})
         run.finish(parameters=trees.count(vit), model=dataclasses.asdict(target), cost=spent)
     report(target, trees.count(vit), spent)
     cli.say(f"model            {made}\nnext             python experiments/finetune.py {made} --data PATH")
     return made
+
+
+def pretraining_flops(bank: Any) -> int | None:
+    """What the pre-training of a bank cost, at full width; None if the bank does not tell."""
+    from weight_templates.counting import count_mae
+
+    if not {"steps", "batch"} <= bank.about.keys():
+        return None
+    return 3 * count_mae(bank.config, bank.model.config) * bank.about["steps"] * bank.about["batch"]
 
 
 def report(target: ViTConfig, parameters: int, cost: dict[str, Any]) -> None:
@@ -300,13 +312,14 @@ def front(config: Front, source: Source, target: ViTConfig, run: Any) -> tuple[A
 def hydravit(config: HydraViT, source: Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
     """The prefix of an unconstrained bank."""
     import weight_templates as wt
+    from weight_templates import convert
 
-    if source.bank is None or source.bank.family != "none":
+    if source.bank is None or source.bank.family != "none" or source.bank.about.get("scaling") != "submodel":
         raise UserError(
-            f"{config.source} is no unconstrained bank; make one with `python experiments/pretrain.py --constraint none "
-            "--scaling.scope submodel`."
+            f"{config.source} is no ordinary bank that was pre-trained with random widths; make one with `python "
+            "experiments/pretrain.py --constraint none --scaling.scope submodel --scaling.coupled`."
         )
-    return wt.initialize(source.bank, target.depth, target.heads), {}
+    return convert.at_resolution(wt.initialize(source.bank, target.depth, target.heads), target.image), {}
 
 
 def isomorphic_pruning(
@@ -329,6 +342,11 @@ def isomorphic_pruning(
         )
     if config.batches < 1:
         raise UserError(f"--batches {config.batches} is not positive.")
+    if config.image not in (None, source.bank.config.image):
+        raise UserError(
+            f"the decoder of {config.source} is for {source.bank.config.image} px; leave out --image, which finetune.py "
+            "takes too, or say --importance magnitude."
+        )
     vit = source.vit.config
     loaded = data.load(data.open_source(config.data, vit.image, config.seed), config.data, cli.say)
     chosen = data.split(loaded.good, pruning.BATCH, config.seed)
@@ -348,14 +366,14 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
     import jax.random as jr
 
     from weight_templates import bank, constraints, layouts, trees
-    from weight_templates.baselines import dmae
+    from weight_templates.baselines import dmae, learngene
     from weight_templates.counting import count, count_mae
 
     def initial(key):
         skey, pkey = jr.split(key)
         family, layout = constraints.FAMILIES["none"](), layouts.LAYOUTS["unified"]()
         student = bank.build(target, config.decoder, family, layout, key=skey)
-        return dmae.Lesson(student, source.vit, key=pkey)
+        return dmae.Distillation(student, source.vit, key=pkey)
 
     result, learned = pretrain.learn(
         config,
@@ -363,9 +381,9 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
         initial,
         lambda mae, about: bank.Bank(mae, "none", about),
         ScalingOptions(scope="off"),
-        dmae.trainable,
+        learngene.student_mask,
         dmae.loss,
-        lambda lesson: lesson.student,
+        lambda pair: pair.student,
     )
     shape, seen = source.vit.config, learned["steps"] * config.optim.batch
     share = (dmae.aligned(shape.depth) + 1) / shape.depth * (1 - config.decoder.mask_ratio)
@@ -375,6 +393,23 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
     return eqx.filter_jit(wt.expand)(result.model.encoder), {"size_flops": flops, "transferred": 0} | {
         "teacher_parameters": trees.count(source.vit)
     }
+
+
+def check_learngene(config: Learngene) -> None:
+    """Raises UserError for what can be refused before anything is trained."""
+    import equinox as eqx
+    import jax.random as jr
+
+    from weight_templates.constrained import constrain
+    from weight_templates.layouts import LAYOUTS
+
+    config.recipe.check()
+    config.optim.check()
+    config.fit.check()
+    if config.recipe.layer_decay < 1:
+        raise UserError("--recipe.layer-decay is for fine-tuning; the templates belong to all layers.")
+    layout = LAYOUTS["components"]()
+    eqx.filter_eval_shape(constrain, config.model, constraint_for(config), layout, key=jr.key(0))
 
 
 def teacher_of(config: Learngene) -> str:
@@ -391,7 +426,7 @@ def teacher_of(config: Learngene) -> str:
                 optim=config.optim,
                 precision=config.precision,
                 seed=config.seed,
-                run=dataclasses.replace(config.run, out=None, overwrite=False),
+                run=dataclasses.replace(config.run, out=None),
             )
         )
     )
@@ -422,20 +457,25 @@ def auxiliary_of(config: Learngene, teacher: Any) -> tuple[Any, int]:
 
     name = type(config).__name__.lower()
     about = to_json(config, without=("run", "depth", "heads", "fit", "teacher"))
-    about |= {"method": name, "teacher": digest_of_file(Path(config.teacher))}
-    options = dataclasses.replace(config.run, out=None, overwrite=False)
+    about |= {"method": name, "teacher": finetune.identity(config.teacher)}
+    options = dataclasses.replace(config.run, out=None)
     run = training.Run("baseline", f"{name}-auxiliary", about, options)
     kept = run.path / "auxiliary.safetensors"
     build = eqx.Partial(constrain, config.model, constraint_for(config), LAYOUTS["components"]())
     akey, hkey = jr.split(jr.key(config.seed))
     if run.summary is None:
         images = finetune.images_of(config, config.model.image, tested=False)
+        if len(teacher.head.bias) != len(images.classes):
+            raise UserError(
+                f"{config.teacher} knows {len(teacher.head.bias)} classes, the data have {len(images.classes)}; give a "
+                "teacher for these data, or none."
+            )
         student = headed(eqx.filter_jit(build)(key=akey), len(images.classes), key=hkey)
         arm = arm_of(config, student, images)._replace(
-            trained=learngene.Pupil(student, teacher),
+            trained=learngene.Distillation(student, teacher),
             loss=learngene.distillation(config.recipe),
-            held_out=lambda pupil: finetune.logits_of(config, materialize(pupil.student), images.held_out),
-            trainable=learngene.studying,
+            held_out=lambda pair: finetune.logits_of(config, materialize(pair.student), images.held_out),
+            trainable=learngene.student_mask,
         )
         with run:
             best, at = finetune.learn(config, run, images, arm)
@@ -466,13 +506,9 @@ def learngene(config: Learngene, source: None, target: ViTConfig, run: Any) -> t
         raise UserError(f"{config.teacher} is no classifier of {config.model.image} px; give one, or leave it out.")
     auxiliary, steps = auxiliary_of(config, teacher)
     skey, hkey = jr.split(jr.key(config.seed))
-    backbone = learngene.fitted(jax.tree.map(jnp.asarray, auxiliary), target, key=skey)
-    cost = {
-        "source_flops": steps
-        * config.optim.batch
-        * (3 * count(config.model).flops + count(teacher.backbone.config).flops),
-        "transferred": sum(trees.count(factors.template) for factors in auxiliary.factors.values()),
-    }
+    backbone = learngene.at_size(jax.tree.map(jnp.asarray, auxiliary), target, key=skey)
+    flops = 3 * count(config.model).flops + count(teacher.backbone.config).flops
+    cost = {"source_flops": steps * config.optim.batch * flops, "transferred": trees.count(materialize(backbone))}
     if auxiliary.constraint.fixed:
         return eqx.filter_jit(wt.expand)(backbone), cost
     fitting = dataclasses.replace(config, optim=config.fit)
@@ -480,7 +516,7 @@ def learngene(config: Learngene, source: None, target: ViTConfig, run: Any) -> t
     model = headed(backbone, len(images.classes), key=hkey)
     arm = arm_of(fitting, model, images)._replace(
         held_out=lambda trained: finetune.logits_of(config, materialize(trained), images.held_out),
-        trainable=learngene.fitting,
+        trainable=learngene.scaler_mask,
     )
     with run:
         best, _ = finetune.learn(fitting, run, images, arm)

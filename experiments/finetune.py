@@ -6,7 +6,7 @@
 
 `--data` is a folder of images, one folder a class, or whatever `experiments/pretrain.py` takes, or one of the seven sets
 of SWEET's Table 3 by name: flowers102, cub200, cars196, cifar10, cifar100, food101, inat2019. A tenth of the training
-images is held out and chooses the best epoch; the test split is looked at once, at the end. The same command goes on
+images is held out and chooses the best epoch; the test split is looked at once, at the end, and chooses nothing. The same command goes on
 where it was stopped or killed.
 
 Two choices are ours. The probe's features are computed once, on images as they are evaluated, and standardised by their
@@ -164,7 +164,7 @@ def main(config: Config) -> Path:
     config.recipe.check()
     config.optim.check()
     check_seed(config.seed)
-    about = to_json(config) | {"start": _identity(config)}
+    about = to_json(config) | {"start": "scratch" if config.start == "scratch" else identity(config.start)}
 
     import jax.random as jr
 
@@ -180,11 +180,14 @@ def main(config: Config) -> Path:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return made
 
+    head = convert.load_model(main(probe_of(config))).model if config.head == "probe" else None
     images = images_of(config, vit.config.image)
     mesh = training.data_mesh(config.run.devices, config.optim.batch, config.optim.microbatches)
     model = Classifier(vit, len(images.classes), config.pool, key=jr.split(jr.key(config.seed))[0])
-    if config.head == "probe":
-        model = convert.load_model(main(probe_of(config))).model
+    if head is not None:
+        if not isinstance(head, Classifier) or len(head.head.bias) != len(images.classes):
+            raise UserError("the probe has other classes than the data have now; say --run.overwrite to do both anew.")
+        model = head
     arm = (probe if config.mode == "probe" else full)(config, model, images, training.share(mesh))
     with run:
         best, at = learn(config, run, images, arm)
@@ -224,7 +227,7 @@ def probe_of(config: Config) -> Config:
         mode="probe",
         recipe=PRESETS[config.preset].recipe,
         optim=dataclasses.replace(PROBE, batch=config.optim.batch),
-        run=dataclasses.replace(config.run, out=None, overwrite=False),
+        run=dataclasses.replace(config.run, out=None),
     )
 
 
@@ -409,14 +412,13 @@ def backbone_of(config: Config) -> tuple[Any, str]:
     return vit, origin
 
 
-def _identity(config: Config) -> str:
-    if config.start == "scratch":
-        return "scratch"
-    path = Path(config.start).expanduser()
+def identity(start: str) -> str:
+    """The digest of the file or folder that a network is read from; raises UserError if there is none."""
+    path = Path(start).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
-        raise UserError(f"there is no bank or model at {config.start}; give the path of one, or say `scratch`.")
+        raise UserError(f"there is no bank or model at {start}; give the path of one, or say `scratch`.")
     return digest_of_file(path)
 
 

@@ -195,6 +195,7 @@ def learn(
             key=train_key,
         )
         about = {"data": loaded.source.name, "images": len(chosen.train), "steps": steps, "batch": optim.batch}
+        about["scaling"] = scaling.scope_of(scaled, family)
         made = bank_of(auto_encoder(state.result), about)
         bank.save_bank(run.path / "bank.safetensors", made)
         metrics = training.read_metrics(run.path)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from figures import paper
-from figures.sizes import spread
+from figures.sizes import HEADS, spread
 from matplotlib.figure import Figure
 
 
@@ -32,7 +32,7 @@ METHODS = {
     "tleg": "two layers, distilled",
     "fine": "shared bases, distilled",
     "sweet": "Tucker templates, zero-shot",
-    "sweet, adapted": "Tucker templates, scalers adapted",
+    "sweet-adapted": "Tucker templates, scalers adapted",
 }
 """What each takes from its source. HydraViT needs a source pre-trained with random widths, so it has no row here."""
 
@@ -68,11 +68,12 @@ def page(about: dict[str, Any], runs: Any) -> str:
         f"images of {bank['data']}; the others' an ordinary auto-encoder, {source['steps']} steps of {source['batch']}. DMAE's "
         f"student, the teacher and each distillation have {about['steps']} steps of 128. Fine-tuning is the same for all: at "
         f"most {about['count']} images, a tenth of them held out, {about['epochs']} epochs of batch {about['batch']} at a base "
-        f"learning rate of {about['base_lr']:g}. {runs['seed'].nunique()} seed(s). Trained at {', '.join(commits)} on "
+        f"learning rate of {about['base_lr']:g}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {', '.join(commits)} on "
         f"{runs['device'].iloc[0]}.",
         "",
         "Numbers are top-1 accuracy in percent on test images, of the epoch that was best on held-out ones; in brackets the "
-        "rank in the column; after the bar the paper's, on ImageNet at 224 px after 30 epochs.",
+        "rank in the column; after the bar the paper's, on ImageNet at 224 px after 30 epochs. Weight selection takes whole "
+        "heads where positions are rotary, since strided ones would lose their frequencies.",
     ]
     for data in runs["data"].unique():
         some = runs[runs["data"] == data]

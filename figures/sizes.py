@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "sizes.json"
 RESULTS = ROOT / "docs" / "results"
 ARMS = ("probe of a random network", "zero-shot probe", "adapted probe", "scratch", "initialised", "adapted")
+HEADS = {"new": "new", "probe": "the one that a linear probe on the same images found first"}
 GAINING = ("initialised", "adapted")
 PROBES = {"scratch": ARMS[0], "initialised": ARMS[1], "adapted": ARMS[2]}
 """The probe of the network that each starts as."""
@@ -60,7 +61,6 @@ def page(about: dict[str, Any], runs: Any) -> str:
         }
     )
     seeds = runs["seed"].nunique()
-    heads = {"new": "new", "probe": "the one that a linear probe on the same images found first"}
     adaptation = about.get("adaptation")
     adapted = (
         f" The adapted ones' scalers first learned, template frozen, for {adaptation['steps']} steps of {adaptation['batch']} "
@@ -77,7 +77,7 @@ def page(about: dict[str, Any], runs: Any) -> str:
         f"images: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px, "
         f"patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
         f"of them held out, for {about['epochs']} epochs of batch {about['batch']} at a base learning rate of "
-        f"{about['base_lr']:g}, crops and flips and label smoothing, its head {heads[about['head']]}; all alike.{adapted} {seeds} seed(s). "
+        f"{about['base_lr']:g}, crops and flips and label smoothing, its head {HEADS[about['head']]}; all alike.{adapted} {seeds} seed(s). "
         f"Trained at {', '.join(commits)} on {runs['device'].iloc[0]}.",
         "",
         "Numbers are top-1 / top-5 accuracy in percent on test images (on tiny-imagenet its validation split), of the epoch that "

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import weight_templates as wt
 from experiments import baseline, finetune
-from weight_templates import cli, convert, trees
+from weight_templates import cli, convert, training, trees
 from weight_templates.baselines import dmae, learngene, mimetic, pruning, selection, spectral
 from weight_templates.baselines.parts import assemble, hidden_units, parts_of, take
-from weight_templates.config import RecipeOptions
+from weight_templates.config import OptimOptions, RecipeOptions
 from weight_templates.constrained import constrain, materialize
 from weight_templates.data import normalize
 from weight_templates.errors import UserError
@@ -146,6 +146,10 @@ def test_mimetic_products():
     error = np.linalg.norm(np.asarray(part[0].T @ part[1]) - expected, 2)
     assert error == pytest.approx(np.linalg.svd(expected)[1][4], rel=1e-4)  # Eckart & Young
     model = mimetic.mimic(wt.ViT(PLAIN, key=jr.key(0)), key=jr.key(1))
+    query, key, _ = jnp.moveaxis(model.blocks.attention.qkv.reshape(3, 3, 4, 4, 16), 1, 0)
+    heads = jnp.einsum("lhki,lhkj->lhij", query, key)  # of rank 4: the largest of 16 singular values of 0.7 (Z + I)
+    assert (np.linalg.matrix_rank(np.asarray(heads), tol=1e-4) == 4).all()
+    assert float(jnp.trace(heads, axis1=2, axis2=3).mean()) > 0
     both = jnp.einsum("lik,lij->lkj", model.blocks.attention.qkv[:, 2], model.blocks.attention.out)
     assert float(jnp.trace(both, axis1=1, axis2=2).mean()) / 16 == pytest.approx(-0.4, abs=0.1)
 
@@ -184,6 +188,12 @@ def test_pruning_finds_what_matters(config):
         arrays[name] = array * scale
     planted = assemble(config, arrays)
     expected = take(take(planted, config.resized(depth=2), {"layer": layers}), small, chosen)
+    for row, layer in enumerate(layers):  # the dense slice, by numpy
+        rows, width, units = chosen["inner"][row], chosen["width"], chosen["hidden"][row]
+        both, attention = (np.asarray(planted.blocks.attention.qkv)[layer], expected.blocks.attention)
+        np.testing.assert_array_equal(attention.qkv[row], both[:, rows][:, :, width])
+        leave = np.asarray(planted.blocks.mlp.leave)[layer].reshape(hidden_units(config), 16)[units][:, width]
+        np.testing.assert_array_equal(np.asarray(expected.blocks.mlp.leave[row]).reshape(leave.shape), leave)
     assert eqx.tree_equal(pruning.prune(planted, small, pruning.magnitude), expected)
     auto = MAE(planted, config, DECODER, key=jr.key(3))
     scores = pruning.taylor(auto, [images(8, seed) for seed in range(3)], key=jr.key(4))
@@ -218,7 +228,7 @@ def compare(pair, image, key):
 
 
 def lesson(student, teacher, key=0):
-    return dmae.Lesson(MAE(student, student.config, DECODER, key=jr.key(7)), teacher, key=jr.key(key))
+    return dmae.Distillation(MAE(student, student.config, DECODER, key=jr.key(7)), teacher, key=jr.key(key))
 
 
 @pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
@@ -256,7 +266,7 @@ def test_distance_by_hand_and_gradients():
     both, grads = eqx.filter_jit(eqx.filter_value_and_grad(dmae.loss))(pair, batch, jr.key(1)[None])
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grads.teacher))
     assert float(jnp.abs(grads.project.weight).max()) > 0
-    assert not any(jax.tree.leaves(dmae.trainable(pair).teacher))
+    assert not any(jax.tree.leaves(learngene.student_mask(pair).teacher))
     assert float(both) == pytest.approx(float(reconstruction_loss(made) + distance), rel=1e-5)
 
 
@@ -274,7 +284,7 @@ def test_divergence_is_scipys():
 def test_the_pupil_learns_and_the_teacher_does_not():
     backbone = constrained_mae(ENHANCED, "kronecker", "components", key=jr.key(0)).encoder
     student, teacher = baseline.headed(backbone, 5, key=jr.key(1)), Classifier(vit(PLAIN), 5, key=jr.key(2))
-    pupil = learngene.Pupil(student, teacher)
+    pupil = learngene.Distillation(student, teacher)
     batch = {"image": jnp.asarray(images(2)), "label": jnp.array([0, 3])}
 
     @eqx.filter_jit
@@ -289,12 +299,27 @@ def test_the_pupil_learns_and_the_teacher_does_not():
     expected = (np.exp(logq) * (logq - logp)).sum(axis=1) - logp[[0, 1], [0, 3]]
     assert float(value) == pytest.approx(expected.mean(), rel=1e-4)
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grads.teacher))
-    moved = trees.named_arrays(eqx.filter(pupil, learngene.studying(pupil)))
+    moved = trees.named_arrays(eqx.filter(pupil, learngene.student_mask(pupil)))
     assert all(name.startswith("student.") for name in moved)
     assert {name.split(".")[-2] for name in moved if ".factors." in name} == {"template", "scalers"}
-    fitting = trees.named_arrays(eqx.filter(student, learngene.fitting(student)))
+    fitting = trees.named_arrays(eqx.filter(student, learngene.scaler_mask(student)))
     assert all(".scalers." in name or name.startswith("head.") for name in fitting)
     assert len(fitting) == 4 + 2
+
+
+def test_teachers_stay_as_they_are_through_a_step():
+    """Weight decay included."""
+    pair = lesson(constrained_mae(PLAIN, "none", key=jr.key(1)).encoder, vit(PLAIN))
+    optimizer = training.adamw(OptimOptions(base_lr=1.0, weight_decay=0.5), lambda step: 0.1)
+    state = training.init_state(pair, learngene.student_mask(pair), optimizer, False)
+    step = training.make_step(lambda params, key: materialize(params), dmae.loss, optimizer)
+    batch = {"image": jnp.asarray(images(2)), "label": jnp.zeros(2, jnp.int32)}
+    before, student = jax.tree.map(np.asarray, (pair.teacher, pair.student.encoder.factors))
+    after = step(state, batch, jr.key(0)).model
+    assert eqx.tree_equal(jax.tree.map(np.asarray, after.teacher), before)
+    assert not eqx.tree_equal(jax.tree.map(np.asarray, after.student.encoder.factors), student)
+    table = np.asarray(wt.ViT(PLAIN, key=jr.key(0)).positions.table)
+    np.testing.assert_array_equal(after.student.encoder.free.positions.table, table)
 
 
 def test_tleg_by_hand():
@@ -304,7 +329,7 @@ def test_tleg_by_hand():
     bases = np.asarray(backbone.factors["qkv"].template["bases"])
     assert bases.shape == (6, 16, 16)
     for depth in (3, 5):
-        target = learngene.fitted(backbone, PLAIN.resized(depth=depth, heads=2), key=jr.key(1))
+        target = learngene.at_size(backbone, PLAIN.resized(depth=depth, heads=2), key=jr.key(1))
         weights = wt.expand(target).blocks.attention.qkv
         for layer in range(depth):
             expected = bases[:3, :8, :8] + layer / depth * bases[3:, :8, :8]
@@ -320,7 +345,7 @@ def test_tleg_by_hand():
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     path = tmp_path_factory.mktemp("source") / "bank.safetensors"
-    about = {"data": "synthetic", "steps": 10, "batch": 8}
+    about = {"data": "synthetic", "steps": 10, "batch": 8, "scaling": "submodel"}
     wt.save_bank(path, wt.Bank(constrained_mae(ENHANCED, "none", key=jr.key(0)), "none", about))
     return path
 
@@ -376,6 +401,9 @@ def test_mistakes(tmp_path, source, capsys):
     convert.save_model(plain, vit(PLAIN), {})
     tucker = tmp_path / "tucker.safetensors"
     wt.save_bank(tucker, wt.Bank(constrained_mae(ENHANCED, key=jr.key(0)), "tucker", {}))
+    teacher = tmp_path / "teacher.safetensors"
+    convert.save_model(teacher, Classifier(vit(ENHANCED), 3, key=jr.key(0)), {})
+    network = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.depth=3"]
     for words, says in (
         (["weight-selection"], ["no source was given", "weight-selection"]),
         (["weight-selection", tmp_path / "no.safetensors"], ["no.safetensors"]),
@@ -383,7 +411,16 @@ def test_mistakes(tmp_path, source, capsys):
         (["weight-selection", source, "--depth=4"], ["only shrinks"]),
         (["isomorphic-pruning", plain, *TARGET], ["no decoder", "--importance magnitude"]),
         (["isomorphic-pruning", source, "--batches=0", *TARGET], ["--batches 0"]),
-        (["hydravit", tucker, *TARGET], ["no unconstrained bank", "--constraint none"]),
+        (["isomorphic-pruning", source, "--image=32", *TARGET], ["16 px", "--image"]),
+        (["hydravit", tucker, *TARGET], ["no ordinary bank", "--constraint none"]),
+        (["dmae", source, "--optim.batch=0"], ["--optim.batch 0"]),
+        (["dmae", source, "--decoder.heads=5"], ["5 decoder heads"]),
+        (["wave", plain, *network, *FEW], ["no classifier"]),
+        (["wave", teacher, *network, *FEW, "--optim.batch=8"], ["3 classes", "10"]),
+        (["wave", "--depth=0", *network], ["--depth 0"]),
+        (["wave", "--kronecker.tile", "999", "999", *network], ["999"]),
+        (["fine", "--svd.rank=99999", *network], ["99999"]),
+        (["scratch", "--model.heads=0"], ["model.heads is 0"]),
         (["butterfly"], ["butterfly", "weight-selection"]),
         (["dmae", source, "--importance=taylor"], ["--importance"]),
     ):

@@ -3,7 +3,7 @@
 Both encoders see the same patches. The student reconstructs, and its tokens after block ⌈3/4 depth⌉, projected to the
 teacher's width, approach the teacher's after its own block of that rank: the L1 distance of the two, each token of unit
 length, averaged over tokens and channels, with weight 1. The ranks are those of the authors' ViT-L; that they follow the
-depth is our choice.
+depth is our choice. The authors reconstruct plain pixels; so does `experiments/baseline.py`, unless told otherwise.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from ..models.vit import Block, run
 from ..nn import Linear
 
 
-class Lesson(eqx.Module):
+class Distillation(eqx.Module):
     """A student, its teacher, and the map between their tokens."""
 
     student: MAE
@@ -41,29 +41,21 @@ class Lesson(eqx.Module):
         self.project = eqx.tree_at(lambda p: (p.weight, p.bias), Linear(narrow, wide, key=wkey), start)
 
 
-def trainable(lesson: Lesson) -> Any:
-    """True at what learns: the student and the projection."""
-    from ..tasks import masked
-
-    everything = masked.trainable(lesson)
-    return eqx.tree_at(lambda t: t.teacher, everything, jax.tree.map(lambda _: False, everything.teacher))
-
-
-def loss(lesson: Lesson, batch: Batch, keys: Key[Array, " batch"]) -> Float[Array, ""]:
+def loss(pair: Distillation, batch: Batch, keys: Key[Array, " batch"]) -> Float[Array, ""]:
     """The mean over a batch of the student's reconstruction loss and the distance to its teacher."""
-    made, distance = jax.vmap(lambda image, key: compare(lesson, image, key=key))(normalize(batch["image"]), keys)
+    made, distance = jax.vmap(lambda image, key: compare(pair, image, key=key))(normalize(batch["image"]), keys)
     return jnp.mean(jax.vmap(reconstruction_loss)(made)) + jnp.mean(distance)
 
 
 def compare(
-    lesson: Lesson, image: Float[Array, "h w 3"], *, key: PRNGKeyArray
+    pair: Distillation, image: Float[Array, "h w 3"], *, key: PRNGKeyArray
 ) -> tuple[Reconstruction, Float[Array, ""]]:
     """What the student makes of one image, and how far its tokens are from its teacher's, in float32."""
-    student, teacher = lesson.student, lesson.teacher
+    student, teacher = pair.student, pair.teacher
     visible, hidden = random_mask(student.encoder.config.patches, student.config.mask_ratio, key=key)
     middle, tokens = halfway(student.encoder, image, visible)
     goal, _ = halfway(teacher, image, visible, stop=True)
-    difference = unit(jax.lax.stop_gradient(goal)) - unit(lesson.project(middle))
+    difference = unit(jax.lax.stop_gradient(goal)) - unit(pair.project(middle))
     return student.decoded(image, tokens, visible, hidden), jnp.mean(jnp.abs(difference))
 
 

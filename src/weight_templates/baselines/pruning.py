@@ -66,9 +66,10 @@ def prune(source: ViT, target: ViTConfig, scores: Callable[[ViT], ViT]) -> ViT:
     """The backbone of the size `target` that keeps the parts of `source` with the best scores; raises UserError if it
     is larger."""
     check_smaller("pruning", source.config, target)
-    layers = best(layer_scores(scores(source)), target.depth)
+    scored = scores(source)
+    layers = best(layer_scores(scored), target.depth)
     shallow = take(source, source.config.resized(depth=target.depth), {"layer": layers})
-    score = part_scores(scores(shallow) if target.depth < source.config.depth else scores(source))
+    score = part_scores(scores(shallow) if target.depth < source.config.depth else scored)
     head_dim = target.head_dim
     heads = best(score["inner"].reshape(target.depth, -1, head_dim).sum(axis=-1), target.heads)
     chosen = {

@@ -2,8 +2,9 @@
 
 Every weight is transformed by an orthonormal discrete cosine transform along the axes that follow the size, depth among
 them, cut to the target's sizes (or filled with zeros), and transformed back. We know the method by its abstract only
-(arXiv 2603.07523). Our choices: matrices keep the variance of their entries, which the orthonormal transforms do; gains,
-biases, the class token and positions keep their values, so a constant stays what it is.
+(arXiv 2603.07523). Our choices: matrices are cut by the orthonormal transform, which keeps the variance of white noise (what is alike in
+neighbouring entries grows instead, by the root of the ratio of sizes); gains, biases, the class token and positions keep
+their values, so a constant stays what it is.
 """
 
 import jax.numpy as jnp

@@ -29,6 +29,10 @@ class Linear(AbstractConstraint):
     def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
         default = 2 * shape.slices // shape.layers if self.tleg else max(1, shape.slices // 24)
         rank = default if self.rank is None else self.rank
+        if self.tleg and shape.layers < 2:
+            raise UserError(
+                "--linear.tleg has weights grow with the depth, but there is one layer; give --model.depth 2."
+            )
         if self.tleg and rank != default:
             raise UserError(f"--linear.rank {rank} was given, but under --linear.tleg it is {default}; leave it out.")
         check_rank("--linear.rank", rank, shape.slices, "the number of slices")

@@ -27,13 +27,13 @@ def loss_of(recipe: RecipeOptions) -> Callable[[Classifier, Batch, Key[Array, " 
     """
 
     def loss(model: Classifier, batch: Batch, keys: Key[Array, " batch"]) -> Float[Array, ""]:
-        logits, targets, _ = answers(recipe, model, batch, keys)
+        logits, targets, _ = forward(recipe, model, batch, keys)
         return optax.softmax_cross_entropy(logits, targets).mean()
 
     return loss
 
 
-def answers(
+def forward(
     recipe: RecipeOptions, model: Classifier, batch: Batch, keys: Key[Array, " batch"]
 ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch classes"], Float[Array, "batch h w 3"]]:
     """The logits of a model on a batch under a recipe, in float32, the soft targets, and the augmented images."""

@@ -41,22 +41,19 @@ def evaluate(model: MAE, images: UInt8[Array, "images h w 3"], *, chunk: int, ke
 def trainable(model: PyTree) -> PyTree:
     """True at the leaves that pre-training trains: all floating-point arrays but the sin-cos tables, as in MAE, and the
     scalers of a constraint whose scalers are fixed."""
-
-    def within(tree: PyTree, spared: str) -> PyTree:
-        def one(path: tuple, leaf: Any) -> bool:
-            name = trees.name_of(path)
-            return eqx.is_inexact_array(leaf) and not (name.endswith("positions.table") or (spared and spared in name))
-
-        return jax.tree_util.tree_map_with_path(one, tree)
-
-    def fixed(node: Any) -> bool:
-        return isinstance(node, Constrained) and node.constraint.fixed
-
-    return jax.tree.map(
-        lambda node: within(node, ".scalers." if fixed(node) else ""),
-        model,
-        is_leaf=lambda node: isinstance(node, Constrained),
+    nodes = jax.tree_util.tree_leaves_with_path(model, is_leaf=lambda node: isinstance(node, Constrained))
+    fixed = tuple(
+        f"{trees.name_of(path)}.".lstrip(".") + "factors."
+        for path, node in nodes
+        if isinstance(node, Constrained) and node.constraint.fixed
     )
+
+    def one(path: tuple, leaf: Any) -> bool:
+        name = trees.name_of(path)
+        frozen = name.endswith("positions.table") or (".scalers." in name and name.startswith(fixed))
+        return eqx.is_inexact_array(leaf) and not frozen
+
+    return jax.tree_util.tree_map_with_path(one, model)
 
 
 def _reconstruct(model: MAE, images: UInt8[Array, "batch h w 3"], keys: Key[Array, " batch"]) -> Reconstruction:
