@@ -381,8 +381,9 @@ def test_every_method_leaves_a_model_and_its_account(tmp_path, source):
         assert (cost["size_flops"] > 0) == trained, method
         assert (cost["source_flops"] is not None) == (method not in ("scratch", "mimetic")), method
         assert (cost["transferred"] > 0) == (method not in ("scratch", "mimetic", "dmae")), method
-        before = made.stat().st_mtime_ns
-        assert call(tmp_path, method, *words, *TARGET).stat().st_mtime_ns == before
+        if method in ("scratch", "dmae", "wave"):  # made once
+            before = made.stat().st_mtime_ns
+            assert call(tmp_path, method, *words, *TARGET).stat().st_mtime_ns == before
     assert len(list(tmp_path.glob("finetune/*/summary.json"))) == 1  # one teacher for three methods
     assert len(list(tmp_path.glob("baseline/*-auxiliary-*/summary.json"))) == 3
     hydra = wt.load_model(call(tmp_path, "hydravit", source, *TARGET)).model

@@ -40,7 +40,7 @@ def test_round_trip(layout, depth, heads, head_dim, width, dress):
     skeleton = governed(eqx.filter_eval_shape(ViT, config, key=jr.key(0)).blocks)
     leaves = tuple(jnp.asarray(np.random.default_rng(i).normal(size=leaf.shape)) for i, leaf in enumerate(skeleton))
     stacks = layout.fold(leaves)
-    assert {group: stack.shape for group, stack in stacks.items()} == shapes(layout, config)
+    assert {group: (*stack.shape, depth) for group, stack in stacks.items()} == shapes(layout, config)
     for before, after in zip(leaves, layout.unfold(stacks, dress), strict=True):
         np.testing.assert_array_equal(before, after)
 
