@@ -158,7 +158,7 @@ class Tleg(Learngene):
 
 @dataclasses.dataclass(frozen=True)
 class Fine(Learngene):
-    """Shared bases with a diagonal per layer, distilled, fitted to the size (Xie et al., 2024)."""
+    """Shared bases with a diagonal per slice, distilled, fitted to the size (Xie et al., 2024)."""
 
     svd: SvdOptions = SvdOptions()
 
@@ -479,7 +479,7 @@ def auxiliary_of(config: Learngene, teacher: Any) -> tuple[Any, int]:
         )
         with run:
             best, at = finetune.learn(config, run, images, arm)
-            note = {"steps": steps_of(config.optim, images), "best_step": at["step"]}
+            note = {"steps": config.optim.total(images.split.steps_per_epoch), "best_step": at["step"]}
             arrays = trees.named_arrays(best.student.backbone)
             write_safetensors(kept, {name: np.asarray(array) for name, array in arrays.items()}, note)
             run.finish(**note)
@@ -520,7 +520,7 @@ def learngene(config: Learngene, source: None, target: ViTConfig, run: Any) -> t
     )
     with run:
         best, _ = finetune.learn(fitting, run, images, arm)
-    cost["size_flops"] = 3 * count(target).flops * steps_of(config.fit, images) * config.fit.batch
+    cost["size_flops"] = 3 * count(target).flops * config.fit.total(images.split.steps_per_epoch) * config.fit.batch
     return eqx.filter_jit(wt.expand)(best.backbone), cost
 
 
@@ -539,11 +539,6 @@ def arm_of(config: Learngene, model: Any, images: Any) -> Any:
 
     mesh = training.data_mesh(config.run.devices, config.optim.batch, config.optim.microbatches)
     return finetune.full(config, model, images, training.share(mesh))
-
-
-def steps_of(optim: OptimOptions, images: Any) -> int:
-    """Optimiser steps on these images."""
-    return optim.steps or optim.epochs * images.split.steps_per_epoch
 
 
 Maker = Callable[..., tuple[Any, dict[str, Any]]]

@@ -6,8 +6,8 @@
 
 `--data` is a folder of images, one folder a class, or whatever `experiments/pretrain.py` takes, or one of the seven sets
 of SWEET's Table 3 by name: flowers102, cub200, cars196, cifar10, cifar100, food101, inat2019. A tenth of the training
-images is held out and chooses the best epoch; the test split is looked at once, at the end, and chooses nothing. The same command goes on
-where it was stopped or killed.
+images is held out and chooses the best epoch; the test split is looked at once, at the end, and chooses
+nothing. The same command goes on where it was stopped or killed.
 
 Two choices are ours. The probe's features are computed once, on images as they are evaluated, and standardised by their
 statistics over the training images; MAE's probe crops and flips, and learns with LARS, which is made for batches of
@@ -200,7 +200,7 @@ def main(config: Config) -> Path:
             found = None if views is None else classify.accuracy(logits_of(config, model, views), labels)
             scores[what] = None if found is None else found._asdict() | {"images": len(labels)}
         per_epoch = images.split.steps_per_epoch
-        steps = config.optim.steps or config.optim.epochs * per_epoch
+        steps = config.optim.total(per_epoch)
         summary = {
             "steps": steps,
             "epochs": steps / per_epoch,
@@ -249,7 +249,7 @@ def learn(config: Any, run: Any, images: Images, arm: Arm) -> tuple[Any, dict[st
     from weight_templates.tasks import classify
 
     optim, per_epoch = config.optim, images.split.steps_per_epoch
-    steps = optim.steps or optim.epochs * per_epoch
+    steps = optim.total(per_epoch)
     schedule = training.cosine(optim, steps)
     optimizer = training.adamw(optim, schedule, spared=("gain", "bias", "cls", "table"))
     if config.recipe.layer_decay < 1:

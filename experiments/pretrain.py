@@ -147,7 +147,7 @@ def learn(
     mesh = training.data_mesh(config.run.devices, optim.batch, optim.microbatches)
     feed = data.feed_of(loaded, chosen, vit.image, config.data, training.share(mesh))
     views = jnp.asarray(data.held_out_views(loaded, chosen, vit.image))
-    steps = optim.steps or optim.epochs * chosen.steps_per_epoch
+    steps = optim.total(chosen.steps_per_epoch)
     schedule = training.cosine(optim, steps)
     optimizer = training.adamw(optim, schedule)
     precision = training.precision_of(config.precision)

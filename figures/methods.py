@@ -5,16 +5,14 @@
 reads `results/methods.json` and writes `docs/results/methods.md` with its figures.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from figures import paper
-from figures.sizes import HEADS, spread
+from figures.records import HEADS, by_epoch, commits, read, spread
 from matplotlib.figure import Figure
 
 
@@ -39,12 +37,9 @@ METHODS = {
 
 def main(records: Path = RECORDS, results: Path = RESULTS) -> None:
     """Writes the page and its figures."""
-    tree = json.loads(records.read_text())
+    about, runs = read(records)
     results.mkdir(parents=True, exist_ok=True)
-    runs: Any = pd.DataFrame(tree["runs"])
-    runs["top1"] = [100 * (test or held)["top1"] for test, held in zip(runs["test"], runs["held_out"], strict=True)]
-    runs["size"] = [f"L{depth}H{heads}" for depth, heads in zip(runs["depth"], runs["heads"], strict=True)]
-    (results / "methods.md").write_text(page(tree["about"], runs))
+    (results / "methods.md").write_text(page(about, runs))
     for data in runs["data"].unique():
         curves(runs[runs["data"] == data], results / f"methods-{data}-curves.png")
 
@@ -52,12 +47,6 @@ def main(records: Path = RECORDS, results: Path = RESULTS) -> None:
 def page(about: dict[str, Any], runs: Any) -> str:
     """The whole page in Markdown."""
     model, bank, source = about["model"], about["bank"], about["source"]
-    commits = sorted(
-        {
-            str(c)[:8] + (" with uncommitted changes" if d else "")
-            for c, d in zip(runs["commit"], runs["dirty"], strict=True)
-        }
-    )
     text = [
         "# All methods at five sizes",
         "",
@@ -68,7 +57,7 @@ def page(about: dict[str, Any], runs: Any) -> str:
         f"images of {bank['data']}; the others' an ordinary auto-encoder, {source['steps']} steps of {source['batch']}. DMAE's "
         f"student, the teacher and each distillation have {about['steps']} steps of 128. Fine-tuning is the same for all: at "
         f"most {about['count']} images, a tenth of them held out, {about['epochs']} epochs of batch {about['batch']} at a base "
-        f"learning rate of {about['base_lr']:g}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {', '.join(commits)} on "
+        f"learning rate of {about['base_lr']:g}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on "
         f"{runs['device'].iloc[0]}.",
         "",
         "Numbers are top-1 accuracy in percent on test images, of the epoch that was best on held-out ones; in brackets the "
@@ -134,20 +123,9 @@ def costs(runs: Any) -> list[str]:
 
 def curves(runs: Any, path: Path) -> None:
     """Held-out accuracy against the epoch, one panel a size."""
-    rows = [
-        {
-            "epoch": epoch,
-            "held-out top-1, %": 100 * value,
-            "method": run["arm"],
-            "size": run["size"],
-            "seed": run["seed"],
-        }
-        for run in runs.to_dict("records")
-        for epoch, value in run["curve"]
-    ]
     order = [method for method in METHODS if method in set(runs["arm"])]
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
-        table = pd.DataFrame(rows)
+        table = by_epoch(runs).rename(columns={"arm": "method"})
         sizes = list(dict.fromkeys(table["size"]))
         figure = Figure(figsize=(2.1 * len(sizes) + 1.4, 2.4), layout="constrained")
         for axes, size in zip(np.atleast_1d(figure.subplots(1, len(sizes), sharey=True)), sizes, strict=True):

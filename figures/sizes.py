@@ -5,7 +5,6 @@
 reads `results/sizes.json` and writes `docs/results/sizes.md` with its figures.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from figures.records import HEADS, by_epoch, commits, read, spread
 from matplotlib.figure import Figure
 
 
@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "sizes.json"
 RESULTS = ROOT / "docs" / "results"
 ARMS = ("probe of a random network", "zero-shot probe", "adapted probe", "scratch", "initialised", "adapted")
-HEADS = {"new": "new", "probe": "the one that a linear probe on the same images found first"}
 GAINING = ("initialised", "adapted")
 PROBES = {"scratch": ARMS[0], "initialised": ARMS[1], "adapted": ARMS[2]}
 """The probe of the network that each starts as."""
@@ -28,14 +27,11 @@ PROBES = {"scratch": ARMS[0], "initialised": ARMS[1], "adapted": ARMS[2]}
 
 def main(records: Path = RECORDS, results: Path = RESULTS) -> None:
     """Writes the page and its figures."""
-    tree = json.loads(records.read_text())
+    about, runs = read(records)
     results.mkdir(parents=True, exist_ok=True)
-    runs: Any = pd.DataFrame(tree["runs"])
-    for score in ("top1", "top5"):
-        runs[score] = [100 * (test or held)[score] for test, held in zip(runs["test"], runs["held_out"], strict=True)]
-    if tree["about"]["head"] == "probe":
+    if about["head"] == "probe":
         runs["curve"] = [from_probe(runs, run) for run in runs.to_dict("records")]
-    (results / "sizes.md").write_text(page(tree["about"], runs))
+    (results / "sizes.md").write_text(page(about, runs))
     for data in runs["data"].unique():
         against_parameters(runs[runs["data"] == data], results / f"sizes-{data}-parameters.png")
         curves(runs[runs["data"] == data], results / f"sizes-{data}-curves.png")
@@ -54,12 +50,6 @@ def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
 def page(about: dict[str, Any], runs: Any) -> str:
     """The whole page in Markdown."""
     bank, model = about["bank"], about["bank"]["model"]
-    commits = sorted(
-        {
-            str(c)[:8] + (" with uncommitted changes" if d else "")
-            for c, d in zip(runs["commit"], runs["dirty"], strict=True)
-        }
-    )
     seeds = runs["seed"].nunique()
     adaptation = about.get("adaptation")
     adapted = (
@@ -78,7 +68,7 @@ def page(about: dict[str, Any], runs: Any) -> str:
         f"patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
         f"of them held out, for {about['epochs']} epochs of batch {about['batch']} at a base learning rate of "
         f"{about['base_lr']:g}, crops and flips and label smoothing, its head {HEADS[about['head']]}; all alike.{adapted} {seeds} seed(s). "
-        f"Trained at {', '.join(commits)} on {runs['device'].iloc[0]}.",
+        f"Trained at {commits(runs)} on {runs['device'].iloc[0]}.",
         "",
         "Numbers are top-1 / top-5 accuracy in percent on test images (on tiny-imagenet its validation split), of the epoch that "
         "was best on the held-out images. *Gain* is over scratch's top-1. *Ratio* is the epochs after which a network has scratch's "
@@ -123,12 +113,6 @@ def table(runs: Any) -> list[str]:
     return lines
 
 
-def spread(values: np.ndarray, sign: bool = False) -> str:
-    """Mean, and deviation over seeds where there are several."""
-    mean = f"{values.mean():+.1f}" if sign else f"{values.mean():.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.1f}"
-
-
 def convergence(curve: list[list[float]], scratch: list[list[float]]) -> float | None:
     """Share of all epochs after which one curve has the other's last value; None if it never has."""
     goal, before = scratch[-1][1], None
@@ -160,23 +144,12 @@ def against_parameters(runs: Any, path: Path) -> None:
 
 def curves(runs: Any, path: Path) -> None:
     """Held-out accuracy against the epoch, one panel a size."""
-    rows = [
-        {
-            "epoch": epoch,
-            "held-out top-1, %": 100 * value,
-            "from": run["arm"],
-            "seed": run["seed"],
-            "layers": run["depth"],
-            "heads": run["heads"],
-        }
-        for run in runs.to_dict("records")
-        for epoch, value in run["curve"]
-        if run["arm"] in ("scratch", *GAINING)
-    ]
+    table = by_epoch(runs[runs["arm"].isin(("scratch", *GAINING))])
+    table = table.rename(columns={"arm": "from", "depth": "layers"})
     order = [arm for arm in (*GAINING[::-1], "scratch") if arm in set(runs["arm"])]
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
         grid = sns.relplot(
-            pd.DataFrame(rows), x="epoch", y="held-out top-1, %", hue="from", hue_order=order,
+            table, x="epoch", y="held-out top-1, %", hue="from", hue_order=order,
             row="layers", col="heads", kind="line", height=1.6, aspect=1.25, errorbar="sd",
         )  # fmt: skip
         grid.set_titles("L{row_name} H{col_name}", size=9)

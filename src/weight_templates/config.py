@@ -276,6 +276,10 @@ class OptimOptions:
     ema: float | None = None
     """Decay of an exponential moving average of the parameters; the bank then holds the average."""
 
+    def total(self, steps_per_epoch: int) -> int:
+        """Optimiser steps in all."""
+        return self.steps or self.epochs * steps_per_epoch
+
     def check(self) -> None:
         """Raises UserError where a number is out of range."""
         if self.batch < 1 or self.microbatches < 1 or self.batch % self.microbatches:
