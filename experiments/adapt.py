@@ -66,6 +66,11 @@ def main(config: Config) -> Path:
     from weight_templates.counting import count_mae
 
     bank = wt.load_bank(config.bank, config.layout)
+    if bank.model.encoder.constraint.fixed:
+        raise UserError(
+            f"the mixtures of {config.bank} follow from the depth, so there are no scalers to learn; use "
+            "experiments/initialize.py."
+        )
     target = inherit.target_size(bank.config, config.depth, config.heads)
     about = to_json(config) | {"bank": digest_of_file(Path(config.bank))}
     name = f"{bank.family}-L{target.depth}H{target.heads}-{Path(config.data.source).name}".replace(":", "-")

@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import tyro
 
-from experiments import finetune, pretrain
+from experiments import finetune, learngene, pretrain
 from weight_templates import cli
 from weight_templates.config import (
     DataOptions,
@@ -143,6 +143,10 @@ class Learngene(Sized):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
 
+    def constraint(self) -> Any:
+        """What the templates are learned under."""
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class Wave(Learngene):
@@ -150,10 +154,20 @@ class Wave(Learngene):
 
     kronecker: KroneckerOptions = KroneckerOptions()
 
+    def constraint(self) -> Any:
+        from weight_templates import constraints
+
+        return constraints.Kronecker(**dataclasses.asdict(self.kronecker))
+
 
 @dataclasses.dataclass(frozen=True)
 class Tleg(Learngene):
     """Matrices that grow linearly with depth, distilled (Xia et al., 2024)."""
+
+    def constraint(self) -> Any:
+        from weight_templates import constraints
+
+        return constraints.Linear(tleg=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +175,11 @@ class Fine(Learngene):
     """Shared bases with a diagonal per slice, distilled, fitted to the size (Xie et al., 2024)."""
 
     svd: SvdOptions = SvdOptions()
+
+    def constraint(self) -> Any:
+        from weight_templates import constraints
+
+        return constraints.Svd(**dataclasses.asdict(self.svd))
 
 
 METHODS: dict[str, Sized] = {
@@ -203,9 +222,9 @@ def main(method: str, config: Sized) -> Path:
         config.optim.check()
         config.decoder.check(target)
     if isinstance(config, Learngene):
-        check_learngene(config)
+        learngene.check(config)
         taught = not config.teacher
-        config = dataclasses.replace(config, teacher=teacher_of(config))
+        config = dataclasses.replace(config, teacher=learngene.teacher_of(config))
         about["teacher"] = finetune.identity(config.teacher)
     name = f"{method}-L{target.depth}H{target.heads}"
     run = training.Run("baseline", name, about, config.run)
@@ -366,7 +385,8 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
     import jax.random as jr
 
     from weight_templates import bank, constraints, layouts, trees
-    from weight_templates.baselines import dmae, learngene
+    from weight_templates.baselines import dmae
+    from weight_templates.baselines.learngene import student_mask
     from weight_templates.counting import count, count_mae
 
     def initial(key):
@@ -381,7 +401,7 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
         initial,
         lambda mae, about: bank.Bank(mae, "none", about),
         ScalingOptions(scope="off"),
-        learngene.student_mask,
+        student_mask,
         dmae.loss,
         lambda pair: pair.student,
     )
@@ -395,152 +415,6 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
     }
 
 
-def check_learngene(config: Learngene) -> None:
-    """Raises UserError for what can be refused before anything is trained."""
-    import equinox as eqx
-    import jax.random as jr
-
-    from weight_templates.constrained import constrain
-    from weight_templates.layouts import LAYOUTS
-
-    config.recipe.check()
-    config.optim.check()
-    config.fit.check()
-    if config.recipe.layer_decay < 1:
-        raise UserError("--recipe.layer-decay is for fine-tuning; the templates belong to all layers.")
-    layout = LAYOUTS["components"]()
-    eqx.filter_eval_shape(constrain, config.model, constraint_for(config), layout, key=jr.key(0))
-
-
-def teacher_of(config: Learngene) -> str:
-    """The path of the teacher, trained first if none was given."""
-    if config.teacher:
-        return config.teacher
-    cli.say("training a teacher, since none was given")
-    return str(
-        finetune.main(
-            finetune.Config(
-                model=config.model,
-                data=config.data,
-                recipe=config.recipe,
-                optim=config.optim,
-                precision=config.precision,
-                seed=config.seed,
-                run=dataclasses.replace(config.run, out=None),
-            )
-        )
-    )
-
-
-def constraint_for(config: Learngene) -> Any:
-    """The constraint that a method's templates are learned under."""
-    from weight_templates import constraints
-
-    if isinstance(config, Wave):
-        return constraints.Kronecker(**dataclasses.asdict(config.kronecker))
-    return (
-        constraints.Svd(**dataclasses.asdict(config.svd)) if isinstance(config, Fine) else constraints.Linear(tleg=True)
-    )
-
-
-def auxiliary_of(config: Learngene, teacher: Any) -> tuple[Any, int]:
-    """The constrained backbone that a teacher was distilled into, and in how many steps; learned once for all sizes."""
-    import equinox as eqx
-    import jax.random as jr
-    import numpy as np
-
-    from weight_templates import training, trees
-    from weight_templates.baselines import learngene
-    from weight_templates.constrained import constrain, materialize
-    from weight_templates.files import read_safetensors, write_safetensors
-    from weight_templates.layouts import LAYOUTS
-
-    name = type(config).__name__.lower()
-    about = to_json(config, without=("run", "depth", "heads", "fit", "teacher"))
-    about |= {"method": name, "teacher": finetune.identity(config.teacher)}
-    options = dataclasses.replace(config.run, out=None)
-    run = training.Run("baseline", f"{name}-auxiliary", about, options)
-    kept = run.path / "auxiliary.safetensors"
-    build = eqx.Partial(constrain, config.model, constraint_for(config), LAYOUTS["components"]())
-    akey, hkey = jr.split(jr.key(config.seed))
-    if run.summary is None:
-        images = finetune.images_of(config, config.model.image, tested=False)
-        if len(teacher.head.bias) != len(images.classes):
-            raise UserError(
-                f"{config.teacher} knows {len(teacher.head.bias)} classes, the data have {len(images.classes)}; give a "
-                "teacher for these data, or none."
-            )
-        student = headed(eqx.filter_jit(build)(key=akey), len(images.classes), key=hkey)
-        arm = arm_of(config, student, images)._replace(
-            trained=learngene.Distillation(student, teacher),
-            loss=learngene.distillation(config.recipe),
-            held_out=lambda pair: finetune.logits_of(config, materialize(pair.student), images.held_out),
-            trainable=learngene.student_mask,
-        )
-        with run:
-            best, at = finetune.learn(config, run, images, arm)
-            note = {"steps": config.optim.total(images.split.steps_per_epoch), "best_step": at["step"]}
-            arrays = trees.named_arrays(best.student.backbone)
-            write_safetensors(kept, {name: np.asarray(array) for name, array in arrays.items()}, note)
-            run.finish(**note)
-    arrays, note = read_safetensors(kept, remedy="remove its directory, and run the same command again")
-    return trees.with_arrays(eqx.filter_eval_shape(build, key=akey), arrays), note["steps"]
-
-
-def learngene(config: Learngene, source: None, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
-    """See `weight_templates.baselines.learngene`."""
-    import equinox as eqx
-    import jax
-    import jax.numpy as jnp
-    import jax.random as jr
-
-    import weight_templates as wt
-    from weight_templates import convert, trees
-    from weight_templates.baselines import learngene
-    from weight_templates.constrained import materialize
-    from weight_templates.counting import count
-    from weight_templates.models import Classifier
-
-    teacher = convert.load_model(config.teacher).model
-    if not isinstance(teacher, Classifier) or teacher.backbone.config.image != config.model.image:
-        raise UserError(f"{config.teacher} is no classifier of {config.model.image} px; give one, or leave it out.")
-    auxiliary, steps = auxiliary_of(config, teacher)
-    skey, hkey = jr.split(jr.key(config.seed))
-    backbone = learngene.at_size(jax.tree.map(jnp.asarray, auxiliary), target, key=skey)
-    flops = 3 * count(config.model).flops + count(teacher.backbone.config).flops
-    cost = {"source_flops": steps * config.optim.batch * flops, "transferred": trees.count(materialize(backbone))}
-    if auxiliary.constraint.fixed:
-        return eqx.filter_jit(wt.expand)(backbone), cost
-    fitting = dataclasses.replace(config, optim=config.fit)
-    images = finetune.images_of(fitting, target.image, tested=False)
-    model = headed(backbone, len(images.classes), key=hkey)
-    arm = arm_of(fitting, model, images)._replace(
-        held_out=lambda trained: finetune.logits_of(config, materialize(trained), images.held_out),
-        trainable=learngene.scaler_mask,
-    )
-    with run:
-        best, _ = finetune.learn(fitting, run, images, arm)
-    cost["size_flops"] = 3 * count(target).flops * config.fit.total(images.split.steps_per_epoch) * config.fit.batch
-    return eqx.filter_jit(wt.expand)(best.backbone), cost
-
-
-def headed(backbone: Any, classes: int, *, key: Any) -> Any:
-    """A classifier around a constrained backbone."""
-    import equinox as eqx
-
-    from weight_templates.models import Classifier, ViT
-
-    return eqx.tree_at(lambda c: c.backbone, Classifier(ViT(backbone.config, key=key), classes, key=key), backbone)
-
-
-def arm_of(config: Learngene, model: Any, images: Any) -> Any:
-    """What fine-tuning makes of it."""
-    from weight_templates import training
-
-    mesh = training.data_mesh(config.run.devices, config.optim.batch, config.optim.microbatches)
-    return finetune.full(config, model, images, training.share(mesh))
-
-
 Maker = Callable[..., tuple[Any, dict[str, Any]]]
 MAKERS: dict[str, Maker] = {
     "scratch": scratch,
@@ -550,9 +424,9 @@ MAKERS: dict[str, Maker] = {
     "front": front,
     "hydravit": hydravit,
     "dmae": distilled,
-    "wave": learngene,
-    "tleg": learngene,
-    "fine": learngene,
+    "wave": learngene.fitted,
+    "tleg": learngene.fitted,
+    "fine": learngene.fitted,
 }
 
 

@@ -277,8 +277,8 @@ def learn(config: Any, run: Any, images: Images, arm: Arm) -> tuple[Any, dict[st
         mesh=training.data_mesh(config.run.devices, optim.batch, optim.microbatches),
         key=jr.split(jr.key(config.seed))[1],
     )
-    best, at = run.checkpoints.best(state)
-    return best.result, at
+    best, at = run.checkpoints.best(state.moving)
+    return state.resumed(best).result, at
 
 
 def images_of(config: Any, size: int, tested: bool = True) -> Images:

@@ -33,8 +33,9 @@ DECODER = wt.DecoderConfig(depth=1, width=16, heads=2)
 
 
 def mae(config, family="tucker", layout="unified", *, key):
-    """A small auto-encoder under a constraint, at its default ranks."""
-    return bank.build(config, DECODER, wt.FAMILIES[family](), LAYOUTS[layout](), key=key)
+    """A small auto-encoder under a constraint: one, or the name of a family at its default ranks."""
+    constraint = wt.FAMILIES[family]() if isinstance(family, str) else family
+    return bank.build(config, DECODER, constraint, LAYOUTS[layout](), key=key)
 
 
 def scrambled(tree, key):

@@ -20,8 +20,9 @@ from weight_templates.constraints.tucker import cheapest_order
 from .helpers import CONSTRAINTS
 
 
-SHAPE = wt.Shape(12, 16, 24)
-families = pytest.mark.parametrize("family", CONSTRAINTS)
+SHAPE = wt.Shape(12, 16, 24, layers=2)
+FIXED = {"tleg": wt.Linear(tleg=True)}
+families = pytest.mark.parametrize("family", CONSTRAINTS | FIXED)
 
 
 def reference(family, factors, shape):
@@ -30,7 +31,7 @@ def reference(family, factors, shape):
     s = {k: np.asarray(v, np.float64) for k, v in factors.scalers.items()}
     if family == "none":
         return s["slice"]
-    if family == "linear":
+    if family in ("linear", "tleg"):
         weight = np.zeros(shape[:3])
         for i in range(shape.slices):
             for k in range(t["bases"].shape[0]):
@@ -55,14 +56,14 @@ def reference(family, factors, shape):
 
 @families
 def test_expand_equals_reference(family, key):
-    constraint = CONSTRAINTS[family]
+    constraint = (CONSTRAINTS | FIXED)[family]
     factors = constraint.init(SHAPE, key=key)
     weight = constraint.expand(factors, SHAPE)
     assert weight.shape == SHAPE[:3]
     np.testing.assert_allclose(weight, reference(family, factors, SHAPE), atol=2e-6)
 
 
-@families
+@pytest.mark.parametrize("family", CONSTRAINTS)
 def test_weights_start_with_variance_one_over_width(family):
     shape = wt.Shape(96, 64, 64)
     constraint = wt.FAMILIES[family]()
@@ -76,7 +77,7 @@ def test_weights_start_with_variance_one_over_width(family):
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_select_is_the_prefix(family, data):
-    constraint = CONSTRAINTS[family]
+    constraint = (CONSTRAINTS | FIXED)[family]
     factors = constraint.init(SHAPE, key=jr.key(7))
     small = wt.Shape(
         data.draw(st.integers(1, SHAPE.slices)),
@@ -91,7 +92,7 @@ def test_select_is_the_prefix(family, data):
 
 @families
 def test_mask_is_zero_beyond_the_prefix_for_every_width(family, key):
-    constraint = CONSTRAINTS[family]
+    constraint = (CONSTRAINTS | FIXED)[family]
     factors = constraint.init(SHAPE, key=key)
     full = np.asarray(constraint.expand(factors, SHAPE))
     masked = jax.jit(lambda r, c: constraint.expand(constraint.mask(factors, SHAPE, r, c), SHAPE))
@@ -105,8 +106,8 @@ def test_mask_is_zero_beyond_the_prefix_for_every_width(family, key):
 
 @families
 def test_gradients_are_right(family, key, float64):
-    constraint = CONSTRAINTS[family]
-    shape = wt.Shape(12, 8, 9)
+    constraint = (CONSTRAINTS | FIXED)[family]
+    shape = wt.Shape(12, 8, 9, layers=2)
     factors = jax.tree.map(lambda x: x.astype(jnp.float64), constraint.init(shape, key=key))
     weigh = jr.normal(key, shape[:3], jnp.float64)
     check_grads(
@@ -119,7 +120,7 @@ def test_gradients_are_right(family, key, float64):
 
 @families
 def test_hyperparameters_are_static(family):
-    constraint = CONSTRAINTS[family]
+    constraint = (CONSTRAINTS | FIXED)[family]
     assert jax.tree.leaves(constraint) == []
     traces = []
 

@@ -18,7 +18,7 @@ from weight_templates.config import DataOptions
 from weight_templates.files import read_safetensors, write_safetensors
 from weight_templates.training import read_metrics
 
-from .helpers import image_folder, jpeg, parquet, refused
+from .helpers import ENHANCED, image_folder, jpeg, mae, parquet, refused
 from .test_pretrain import NEVER, SMALL, interrupted
 
 
@@ -191,6 +191,9 @@ def test_mistakes_get_one_sentence(tmp_path, bank, capsys, rng):
     out = f"--out={tmp_path / 'vit.safetensors'}"
     vit = call("initialize", bank, out)
     sound = vit.read_bytes()
+    tleg = tmp_path / "tleg.safetensors"
+    auto = mae(ENHANCED, wt.Linear(tleg=True), "components", key=jr.key(0))
+    wt.save_bank(tleg, wt.Bank(auto, "linear", {}))
     cases = [
         (["initialize", bank, out], ["vit.safetensors", "exists", "--overwrite"]),
         (["initialize", bank], ["--out"]),
@@ -207,6 +210,7 @@ def test_mistakes_get_one_sentence(tmp_path, bank, capsys, rng):
         (["adapt"], ["no bank"]),
         (["adapt", bank, "--layout=components", root], ["has layout unified, not components"]),
         (["adapt", bank, "--heads=0", root], ["--heads 0"]),
+        (["adapt", tleg, root], ["follow from the depth", "initialize.py"]),
         (["adapt", bank, "--optim.batch=0", root], ["--optim.batch"]),
         (["finetune", "/nowhere", root], ["/nowhere", "scratch"]),
         (["finetune", bank, "--model.depth=3", root], ["--model"]),

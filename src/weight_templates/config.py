@@ -280,25 +280,25 @@ class OptimOptions:
         """Optimiser steps in all."""
         return self.steps or self.epochs * steps_per_epoch
 
-    def check(self) -> None:
-        """Raises UserError where a number is out of range."""
+    def check(self, flag: str = "--optim") -> None:
+        """Raises UserError where a number is out of range; `flag` is what these options are called."""
         if self.batch < 1 or self.microbatches < 1 or self.batch % self.microbatches:
             raise UserError(
-                f"--optim.batch {self.batch} does not divide into {self.microbatches} micro-batches; "
-                "choose --optim.microbatches among its divisors."
+                f"{flag}.batch {self.batch} does not divide into {self.microbatches} micro-batches; "
+                f"choose {flag}.microbatches among its divisors."
             )
         if self.epochs < 1 or (self.steps is not None and self.steps < 1):
-            raise UserError("--optim.epochs and --optim.steps must be at least 1.")
+            raise UserError(f"{flag}.epochs and {flag}.steps must be at least 1.")
         if not self.base_lr > 0:
-            raise UserError(f"--optim.base-lr {self.base_lr} is not positive.")
+            raise UserError(f"{flag}.base-lr {self.base_lr} is not positive.")
         if not 0 <= self.warmup < 1:
-            raise UserError(f"--optim.warmup {self.warmup} is not in [0, 1): it is a fraction of the steps.")
+            raise UserError(f"{flag}.warmup {self.warmup} is not in [0, 1): it is a fraction of the steps.")
         if self.weight_decay < 0:
-            raise UserError(f"--optim.weight-decay {self.weight_decay} is negative.")
+            raise UserError(f"{flag}.weight-decay {self.weight_decay} is negative.")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"--optim.betas {self.betas} are not both in [0, 1).")
+            raise UserError(f"{flag}.betas {self.betas} are not both in [0, 1).")
         if self.ema is not None and not 0 < self.ema < 1:
-            raise UserError(f"--optim.ema {self.ema} is not in (0, 1).")
+            raise UserError(f"{flag}.ema {self.ema} is not in (0, 1).")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -6,7 +6,6 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..nn import Linear
-from .vit import ViT
 
 
 Pool = Literal["mean", "cls"]
@@ -17,13 +16,15 @@ class Classifier(eqx.Module):
 
     `pool` is what the head sees: `mean`, the last norm of the mean over patches, as MAE fine-tunes (He et al., 2022,
     appendix A.1; timm's `fc_norm`); `cls`, the class token after the last norm, as DeiT has it.
+
+    While its templates are learned, `backbone` is a `Constrained` in the parameters and a `ViT` in the computation.
     """
 
-    backbone: ViT
+    backbone: Any
     head: Linear
     pool: Pool = eqx.field(static=True)
 
-    def __init__(self, backbone: ViT, classes: int, pool: Pool = "mean", *, key: PRNGKeyArray):
+    def __init__(self, backbone: Any, classes: int, pool: Pool = "mean", *, key: PRNGKeyArray):
         """The head starts next to zero, with deviation 2e-5 as in MAE's fine-tuning."""
         head = Linear(backbone.config.channels, classes, key=key)
         weight = 2e-5 * jr.truncated_normal(key, -2, 2, head.weight.shape)

@@ -55,8 +55,9 @@ def train(
     """
     options = run.options
     start, best = 0, float("inf")
-    if (saved := run.checkpoints.restore(state)) is not None:
-        state, about = saved
+    if (saved := run.checkpoints.restore(state.moving)) is not None:
+        moving, about = saved
+        state = state.resumed(moving)
         start, best = about["step"], about["best"]
         if about["data"] != identity:
             raise UserError(
@@ -96,7 +97,7 @@ def train(
 
     def keep(done: int, state: TrainState, better: bool = False) -> None:
         finite(float(state.tally), done)
-        run.checkpoints.save(done, state, {"best": best, "data": identity}, best=better)
+        run.checkpoints.save(done, state.moving, {"best": best, "data": identity}, best=better)
 
     def save(done: int, state: TrainState) -> None:
         if done % plan.evaluate_every and done != plan.steps:  # else it was kept when it was judged

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,15 @@ class TrainState(eqx.Module):
         """The same state with an empty tally."""
         empty = (jnp.zeros_like(self.tally), jnp.zeros_like(self.tallied))
         return eqx.tree_at(lambda s: (s.tally, s.tallied), self, empty)
+
+    @property
+    def moving(self) -> "TrainState":
+        """Without the frozen leaves, which a run has from its configuration: what a checkpoint needs."""
+        return dataclasses.replace(self, frozen=None)
+
+    def resumed(self, moving: "TrainState") -> "TrainState":
+        """What `moving` was before its frozen leaves, the same as here, were left out."""
+        return dataclasses.replace(moving, frozen=self.frozen)
 
     @property
     def model(self) -> PyTree:
