@@ -85,7 +85,7 @@ def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, se
     if isinstance(base, baseline.Learngene):
         supervised = dataclasses.replace(optim, base_lr=1e-3, betas=(0.9, 0.999))
         more = {"model": big, "data": images, "optim": supervised}
-    made = baseline.main(method, dataclasses.replace(base, depth=depth, heads=heads, seed=seed, run=run, **more))
+    made = baseline.main(dataclasses.replace(base, depth=depth, heads=heads, seed=seed, run=run, **more))
     return str(made), json.loads((made.parent / "summary.json").read_text())["cost"]
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import tyro
 
 from experiments import pretrain
-from weight_templates import cli
+from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, check_seed, to_json
 from weight_templates.errors import UserError
 from weight_templates.files import digest_of_file
@@ -46,6 +46,9 @@ class Config:
     seed: int = 0
     """Of random scalers, order, augmentation and masks."""
     run: RunOptions = RunOptions()
+
+
+PRESETS = {"default": Config()}
 
 
 def main(config: Config) -> Path:
@@ -113,4 +116,4 @@ def main(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse({"default": Config()})))
+    launch.command("experiments.adapt")

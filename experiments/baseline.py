@@ -30,7 +30,7 @@ from typing import Any, Literal
 import tyro
 
 from experiments import finetune, learngene, pretrain
-from weight_templates import cli
+from weight_templates import cli, launch
 from weight_templates.config import (
     DataOptions,
     DecoderConfig,
@@ -196,12 +196,13 @@ METHODS: dict[str, Sized] = {
 }
 
 
-def main(method: str, config: Sized) -> Path:
-    """Makes the backbone, unless that has been done.
+def main(config: Sized) -> Path:
+    """Makes the backbone by the method that `config` is of, unless that has been done.
 
     **Returns:** the path of the model. Raises UserError for a mistake in `config`, RunError if a loss stops being finite.
     """
     check_seed(config.seed)
+    method = next(name for name, default in METHODS.items() if type(default) is type(config))
     about: dict[str, Any] = to_json(config) | {"method": method}
     if isinstance(config, Cut):
         if not config.source:
@@ -431,4 +432,4 @@ MAKERS: dict[str, Maker] = {
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(*cli.parse_command(METHODS)))
+    launch.command("experiments.baseline")

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import tyro
 
-from weight_templates import cli
+from weight_templates import cli, launch
 from weight_templates.config import (
     DataOptions,
     OptimOptions,
@@ -212,8 +212,9 @@ def main(config: Config) -> Path:
             "model": dataclasses.asdict(vit.config),
         }
         note = {"data": images.train.source.name, "classes": list(images.classes), "summary": summary}
-        convert.save_model(made, model, note)
-        pictures.accuracy_curve(training.read_metrics(run.path), run.path / "accuracy.png", name)
+        if training.leads():
+            convert.save_model(made, model, note)
+            pictures.accuracy_curve(training.read_metrics(run.path), run.path / "accuracy.png", name)
         run.finish(**summary)
     report(summary)
     cli.say(f"model            {made}\ncurves           {run.path / 'accuracy.png'}")
@@ -423,4 +424,4 @@ def identity(start: str) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse(PRESETS)))
+    launch.command("experiments.finetune")

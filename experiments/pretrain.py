@@ -15,7 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from weight_templates import cli
+import numpy as np
+
+from weight_templates import cli, launch
 from weight_templates.config import (
     ConstraintOptions,
     DataOptions,
@@ -104,6 +106,18 @@ def main(config: Config) -> Path:
         f"--data {config.data.source}"
     )
     return run.path / "bank.safetensors"
+
+
+def cost(config: Config) -> float:
+    """FLOPs of the whole run at full width; raises UserError where there are no images."""
+    from weight_templates import data
+    from weight_templates.counting import count_mae
+
+    optim, steps = config.optim, config.optim.steps
+    if steps is None:
+        images = len(data.open_source(config.data, config.model.image, config.seed))
+        steps = optim.total(data.split(np.arange(images), optim.batch, config.seed).steps_per_epoch)
+    return 3 * count_mae(config.model, config.decoder) * steps * optim.batch
 
 
 def learn(
@@ -197,11 +211,12 @@ def learn(
         about = {"data": loaded.source.name, "images": len(chosen.train), "steps": steps, "batch": optim.batch}
         about["scaling"] = scaling.scope_of(scaled, family)
         made = bank_of(auto_encoder(state.result), about)
-        bank.save_bank(run.path / "bank.safetensors", made)
         metrics = training.read_metrics(run.path)
-        pictures.loss_curve(metrics, run.path / "loss.png", f"{family} on {loaded.source.name}")
         shown = pictures.widths_to_show(vit.heads)
-        pictures.reconstruction_grid(made.model, views[:6], shown, run.path / "reconstructions.png", key=mask_key)
+        if training.leads():
+            bank.save_bank(run.path / "bank.safetensors", made)
+            pictures.loss_curve(metrics, run.path / "loss.png", f"{family} on {loaded.source.name}")
+            pictures.reconstruction_grid(made.model, views[:6], shown, run.path / "reconstructions.png", key=mask_key)
         cli.say(
             f"bank             {run.path / 'bank.safetensors'}\n"
             f"loss curve       {run.path / 'loss.png'}\n"
@@ -216,4 +231,4 @@ def learn(
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse(PRESETS)))
+    launch.command("experiments.pretrain")

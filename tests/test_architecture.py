@@ -34,6 +34,8 @@ MAY_IMPORT = {
     "tasks": BASE | {"constrained", "data", "models", "nn"},
     "baselines": BASE | {"constrained", "data", "inherit", "models", "nn", "tasks"},
     "training": BASE | {"cli"},
+    "jobs": BASE,
+    "launch": BASE | {"cli", "jobs"},
     "pictures": BASE | {"constrained", "data", "models", "tasks"},
 }
 

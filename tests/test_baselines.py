@@ -351,7 +351,7 @@ def source(tmp_path_factory):
 
 
 def call(tmp_path, *words):
-    return baseline.main(*cli.parse_command(baseline.METHODS, [*map(str, words), f"--run.root={tmp_path}"]))
+    return baseline.main(cli.parse_command(baseline.METHODS, [*map(str, words), f"--run.root={tmp_path}"])[1])
 
 
 TARGET = ["--depth=2", "--heads=2"]

@@ -16,7 +16,7 @@ from .errors import UserError
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file beside its place, forces it to the disk, and moves it there: never half a file, even at power loss."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()

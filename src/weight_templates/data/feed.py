@@ -12,7 +12,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -186,13 +186,30 @@ class Resident:
     def batch(self, step: int) -> Batch:
         """The augmented batch of a step."""
         key = jr.fold_in(jr.fold_in(jr.key(self.split.seed), CROPS), step)
-        made = _gather(self.pixels, self.labels, self.split.indices(step), key, self.size, self.least)
-        return jax.device_put(made, self.sharding)
+        indices, mine = self.split.indices(step), _own(self.sharding, self.split.batch)
+        keys = jr.split(key, len(indices))[mine]
+        made = _gather(self.pixels, self.labels, indices[mine], keys, self.size, self.least)
+        return _shared(made, self.sharding, len(indices))
+
+
+def _own(sharding: jax.sharding.Sharding, batch: int) -> slice:
+    """The part of a batch that lies on this process's devices."""
+    parts = [index[0].indices(batch) for index in sharding.addressable_devices_indices_map((batch,)).values()]
+    return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
+
+
+def _shared(own: Any, sharding: jax.sharding.Sharding, batch: int) -> Batch:
+    """A batch, from the part of it that lies on this process's devices."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(own, sharding)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, np.asarray(array), (batch, *array.shape[1:]))
+        for name, array in own.items()
+    }
 
 
 @functools.partial(jax.jit, static_argnames=("size", "least"))
-def _gather(pixels: Array, labels: Array, indices: Array, key: Array, size: int, least: float) -> Batch:
-    keys = jr.split(key, len(indices))
+def _gather(pixels: Array, labels: Array, indices: Array, keys: Array, size: int, least: float) -> Batch:
     images = jax.vmap(lambda i, k: augment_on_device(pixels[i], size, least, key=k))(indices, keys)
     return {"image": images, "label": labels[indices]}
 
@@ -208,8 +225,9 @@ class Features:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step: `feature` (batch, width), `label` (batch,)."""
-        rows = np.searchsorted(self.split.train, self.split.indices(step))
-        return jax.device_put({"feature": self.features[rows], "label": self.labels[rows]}, self.sharding)
+        indices = self.split.indices(step)
+        rows = np.searchsorted(self.split.train, indices[_own(self.sharding, self.split.batch)])
+        return _shared({"feature": self.features[rows], "label": self.labels[rows]}, self.sharding, len(indices))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,16 +250,16 @@ class Streamed:
             rng = _rng(self.split.seed, 2, step * self.split.batch + position)
             return augment_on_host(self._image(int(indices[position])), self.size, rng, self.least)
 
-        indices = self.split.indices(step)
+        indices, mine = self.split.indices(step), _own(self.sharding, self.split.batch)
         try:
             with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
-                images = np.stack(list(pool.map(one, range(len(indices)))))
+                images = np.stack(list(pool.map(one, range(len(indices))[mine])))
         except CorruptImage as error:
             raise RunError(
                 f"an image went bad while training: {error}; mend it and run the same command again."
             ) from None
-        labels = np.array([self.source.label(int(i)) for i in indices], np.int32)
-        return jax.device_put({"image": images, "label": labels}, self.sharding)
+        labels = np.array([self.source.label(int(i)) for i in indices[mine]], np.int32)
+        return _shared({"image": images, "label": labels}, self.sharding, len(indices))
 
     def _image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         try:

@@ -5,7 +5,7 @@ from .loop import Interrupt, fit
 from .optim import adamw, cosine, precision_of
 from .record import Run, Stopwatch, read_metrics
 from .session import Plan, train
-from .sharding import data_mesh, replicate, share
+from .sharding import data_mesh, leads, replicate, share
 from .step import TrainState, init_state, make_step
 
 
@@ -21,6 +21,7 @@ __all__ = [
     "data_mesh",
     "fit",
     "init_state",
+    "leads",
     "make_step",
     "precision_of",
     "read_metrics",

@@ -1,4 +1,5 @@
 import signal
+import time
 from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any, TypeVar
@@ -39,22 +40,45 @@ def fit(
 
 
 class Interrupt:
-    """While entered, SIGTERM and Ctrl-C only raise a flag, to be looked at between two steps; again, they interrupt."""
+    """While entered, SIGTERM and Ctrl-C only raise a flag, to be looked at between two steps; again, they interrupt.
+
+    Where a launcher has handlers of its own, as submitit has for SIGTERM and SIGUSR2, they are called by `pass_on`.
+    """
+
+    ORDER = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.asked = 0
+        """Which signal has come: 1 + its place in ORDER, the weightiest if several have; 0 if none."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._hear)
+        for number in self.ORDER:
+            before = signal.getsignal(number)
+            self._before[number] = before
+            if number != signal.SIGUSR2 or callable(before):
+                signal.signal(number, self._hear)
         return self
+
+    def pass_on(self, asked: int) -> None:
+        """To be called when all is saved: what the signal would have done; returns if that is to go on."""
+        self.asked, number = 0, self.ORDER[asked - 1]
+        if not self._launched(number):
+            raise SystemExit(128 + number)
+        self._before[number](number, None)
+        if number == signal.SIGUSR2:
+            time.sleep(600)  # the first of several processes has the job stopped, and must not miss the others
+            raise SystemExit(128 + number)
+
+    def _launched(self, number: int) -> bool:
+        before = self._before[number]
+        return callable(before) and before is not signal.default_int_handler
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is not None:
+        if self.asked and not self._launched(number):
             raise KeyboardInterrupt
-        self.asked = number
+        self.asked = max(self.asked, 1 + self.ORDER.index(number))

@@ -5,7 +5,6 @@ import fcntl
 import importlib.metadata
 import importlib.util
 import json
-import math
 import os
 import platform
 import shutil
@@ -18,14 +17,16 @@ from typing import Any
 
 import jax
 
+from .. import cli
 from ..config import RunOptions, digest
 from ..errors import UserError
 from ..files import write_bytes, write_json
 from .checkpoint import Checkpoints
+from .sharding import leads, meet
 
 
 class Run:
-    """The directory of one run, held by one process at a time.
+    """The directory of one run, held by one process at a time; of several that train together, by the first.
 
     config.json          what was asked; another configuration is refused
     environment.json     versions, device, commit, for every start
@@ -57,6 +58,9 @@ class Run:
 
         Raises UserError if another process holds it, or it cannot be written.
         """
+        if not leads():
+            meet(str(self.path))
+            return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "w")
@@ -67,6 +71,7 @@ class Run:
         except BaseException:
             self._lock.close()
             raise
+        meet(str(self.path))
         return self
 
     def _claim(self) -> None:
@@ -90,7 +95,8 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.checkpoints.wait()
-        self._lock.close()
+        if leads():
+            self._lock.close()
 
     def _check(self) -> None:
         said = self.path / "config.json"
@@ -115,8 +121,10 @@ class Run:
         path = self.path / "summary.json"
         return json.loads(path.read_text()) if path.exists() and not self.options.overwrite else None
 
-    def begin(self, step: int) -> None:
-        """Notes a start at `step`: drops records beyond it, and writes down the environment."""
+    def begin(self, step: int, steps: int) -> None:
+        """Notes a start at `step` of `steps`: drops records beyond it, and writes down the environment."""
+        if not leads():
+            return
         for name in ("metrics.jsonl", "timing.jsonl"):
             path = self.path / name
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -124,10 +132,12 @@ class Run:
             write_bytes(path, "".join(kept).encode())
         starts = self.path / "environment.json"
         before = json.loads(starts.read_text()) if starts.exists() else []
-        write_json(starts, [*before, {"step": step, **environment()}])
+        write_json(starts, [*before, {"step": step, "steps": steps, **environment()}])
 
     def record(self, **values: Any) -> None:
         """Adds a line to the metrics: floats, and a `step`. Nothing that depends on a clock may be in it."""
+        if not leads():
+            return
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps(values) + "\n")
             file.flush()
@@ -137,12 +147,16 @@ class Run:
 
     def time(self, **values: Any) -> None:
         """Adds a line to the timings."""
+        if not leads():
+            return
         with open(self.path / "timing.jsonl", "a") as file:
             file.write(json.dumps(values) + "\n")
 
     def finish(self, **values: Any) -> None:
         """Writes the summary, after which the run is finished."""
-        write_json(self.path / "summary.json", values)
+        if leads():
+            write_json(self.path / "summary.json", values)
+        meet("finished")
 
 
 CONTENT = (
@@ -249,19 +263,10 @@ class Stopwatch:
             self.began, self.spoken = now, step
         pace = (now - self.began) / max(step - self.spoken, 1) if step > self.spoken else self.images / max(rate, 1e-9)
         self.last, self.seen = now, step
-        line = f"step {step}/{self.stop}  loss {loss:.4f}  {rate:,.0f} images/s  ETA {clock((self.stop - step) * pace)}"
+        line = f"step {step}/{self.stop}  loss {loss:.4f}  {rate:,.0f} images/s  ETA {cli.clock((self.stop - step) * pace)}"
         if self.terminal:
             print(f"\r{line}\x1b[K", end="\n" if step == self.stop else "", file=sys.stderr, flush=True)
         elif step == self.stop or now - self.told > 10:
             print(line, file=sys.stderr, flush=True)
             self.told = now
         return rate
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

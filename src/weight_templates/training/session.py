@@ -11,7 +11,7 @@ from .. import cli
 from ..errors import RunError, UserError
 from .loop import Interrupt, fit
 from .record import Run, Stopwatch
-from .sharding import replicate
+from .sharding import agreed, leads, local, meet, replicate
 from .step import TrainState
 
 
@@ -67,7 +67,7 @@ def train(
     else:
         cli.say(f"{plan.steps} steps in {run.path}")
     state = replicate(state, mesh)
-    run.begin(start)
+    run.begin(start, plan.steps)
     watch = Stopwatch(start, plan.steps, plan.batch)
 
     def finite(loss: float, done: int) -> float:
@@ -89,7 +89,7 @@ def train(
     def judge(done: int, state: TrainState) -> None:
         nonlocal best
         finite(float(state.tally), done)
-        score, metrics = evaluate(state)
+        score, metrics = evaluate(local(state))
         finite(score, done)
         run.record(step=done, epoch=done / plan.steps_per_epoch, **metrics)
         better, best = score < best, min(score, best)
@@ -97,21 +97,25 @@ def train(
 
     def keep(done: int, state: TrainState, better: bool = False) -> None:
         finite(float(state.tally), done)
-        run.checkpoints.save(done, state.moving, {"best": best, "data": identity}, best=better)
+        if leads():
+            run.checkpoints.save(done, local(state.moving), {"best": best, "data": identity}, best=better)
 
     def save(done: int, state: TrainState) -> None:
         if done % plan.evaluate_every and done != plan.steps:  # else it was kept when it was judged
             keep(done, state)
 
     def heed(done: int, state: TrainState) -> None:
-        if interrupt.asked is not None:
+        if asked := agreed(interrupt.asked):
             keep(done, state)
             run.checkpoints.wait()
-            cli.say(f"\nstopped at step {done}, saved; the same command, less --run.overwrite, goes on from there.")
-            raise SystemExit(128 + interrupt.asked)
+            cli.say(
+                f"\nsaved at step {done}, asked to stop; the same command, less --run.overwrite, goes on from there."
+            )
+            interrupt.pass_on(asked)
 
     with Interrupt() as interrupt:
         every = [(options.log_every, record), (plan.evaluate_every, judge), (options.save_every, save), (1, heed)]
         state = fit(state, step, batches(start), start=start, stop=plan.steps, key=key, every=every)
         run.checkpoints.wait()
-    return state
+    meet("trained")
+    return local(state)

@@ -1,7 +1,12 @@
-"""Data parallelism: one mesh axis, `data`. Parameters on every device, each batch shared among them."""
+"""Data parallelism: one mesh axis, `data`. Parameters on every device, each batch shared among them.
+
+The devices may be those of several processes, which then all run the same program on the same configuration; the first
+one writes (`leads`). Between training steps each works on its own copy of the parameters (`local`).
+"""
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -9,8 +14,11 @@ from ..errors import UserError
 
 
 def data_mesh(devices: int | None, batch: int, microbatches: int) -> Mesh:
-    """A mesh over this host's devices, all of them if None; raises UserError where they cannot share a batch."""
-    available = jax.local_devices()
+    """A mesh over all devices of all processes, or the first of one process; raises UserError where they cannot share a
+    batch."""
+    available = jax.devices()
+    if devices is not None and jax.process_count() > 1:
+        raise UserError(f"--run.devices is for one process, but there are {jax.process_count()}; leave it out.")
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
         raise UserError(f"--run.devices {count} was asked for, but this host has {len(available)}.")
@@ -23,8 +31,36 @@ def data_mesh(devices: int | None, batch: int, microbatches: int) -> Mesh:
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The arrays of a tree on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """The arrays of a tree, which all processes have alike, on every device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    if everywhere.is_fully_addressable:
+        return jax.device_put(tree, everywhere)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(everywhere, np.asarray(x), x.shape), tree)
+
+
+def local(tree: PyTree) -> PyTree:
+    """This process's own copy of replicated arrays, which is all that is left to do without the other processes."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def meet(where: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
+def agreed(number: int) -> int:
+    """The largest of all processes' numbers."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.array(number, np.int32)).max())
 
 
 def share(mesh: Mesh) -> NamedSharding:

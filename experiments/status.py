@@ -1,0 +1,108 @@
+"""What is running, waiting, finished or failed, and how far it is.
+
+    python experiments/status.py
+
+reads the run directories and jobs under `--root`; nothing needs to run for it.
+"""
+
+import dataclasses
+import fcntl
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from weight_templates import cli
+from weight_templates.errors import UserError
+from weight_templates.jobs import read_json, states
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Show all runs and jobs, and how far they are."""
+
+    root: str = "runs"
+    """Folder of all runs."""
+    every: float | None = None
+    """Show it again every so many seconds, until Ctrl-C."""
+
+
+def main(config: Config) -> None:
+    """Prints two tables; raises UserError if there is nothing to show."""
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give --root the folder of your runs.")
+    while True:
+        print(report(root))
+        if config.every is None:
+            return
+        time.sleep(config.every)
+        print("\x1b[2J\x1b[H", end="")
+
+
+def report(root: Path) -> str:
+    """The tables of the runs and the jobs under a folder, the latest last."""
+    runs = [progress(path.parent) for path in sorted(root.glob("*/*/config.json"), key=lambda p: p.stat().st_mtime)]
+    text = table(("run", "state", "step", "last record", "images/s", "ETA", "last heard"), runs) if runs else "no runs"
+    folders = sorted(path.parent for path in root.glob("jobs/*/job.json"))
+    if folders:
+        rows = [(f.name, s.state, s.id, why(s)) for f, s in zip(folders, states(folders), strict=True)]
+        text += "\n\n" + table(("job", "state", "number", ""), rows)
+    return text
+
+
+def why(found: Any) -> str:
+    """What to know of a job that failed."""
+    return f"{found.words} Log: {found.log}" if found.state == "failed" else ""
+
+
+def progress(run: Path) -> tuple[str, ...]:
+    """One line about a run."""
+    starts, lines = read_json(run / "environment.json") or [], records(run / "metrics.jsonl")
+    done, of = max([line["step"] for line in lines], default=0), starts[-1].get("steps") if starts else None
+    state = "finished" if (run / "summary.json").exists() else "running" if held(run) else "stopped"
+    shown = {key: value for line in lines for key, value in line.items() if key.endswith(("loss", "top1"))}
+    speeds = records(run / "timing.jsonl")
+    rate = speeds[-1]["images_per_second"] if speeds and state == "running" else 0
+    config = read_json(run / "config.json") or {}
+    left = (of - done) * config.get("optim", {}).get("batch", 0) / rate if rate and of else None
+    heard = max(path.stat().st_mtime for path in run.iterdir())
+    return (
+        f"{run.parent.name}/{run.name}",
+        state,
+        f"{done}/{of or '?'}" if starts else "",
+        ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in shown.items()),
+        f"{rate:,.0f}" if rate else "",
+        "" if left is None else cli.clock(left),
+        f"{cli.clock(time.time() - heard)} ago",
+    )
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of records."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def held(run: Path) -> bool:
+    """Whether a process holds a run's directory."""
+    if not (run / ".lock").exists():
+        return False
+    with open(run / ".lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Plain columns."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    )
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(cli.parse({"default": Config()})))

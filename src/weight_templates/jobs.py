@@ -1,0 +1,182 @@
+"""Jobs: functions of a configuration, by name, so that whatever runs one runs the code that is on the disk then.
+
+A job leaves in `root/jobs/NAME-DIGEST`:
+
+    job.json       what was asked, and how it was submitted
+    result.json    what the function returned: the job is done, and is not submitted again
+    error.json     why it failed, in one sentence
+
+Preempted, timed out or killed, a job is called again with the same configuration, and its runs go on from their last
+checkpoints. Whether jobs are waiting, running or gone, SLURM's `squeue` tells; its accounting need not be there.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from .config import digest, to_json
+from .errors import RunError, UserError
+from .files import write_json
+
+
+State = Literal["done", "failed", "running", "waiting", "new"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A function by name, `module:function`, and its configuration: what submitit pickles and calls."""
+
+    function: str
+    config: Any
+    """A dataclass with a `root`, or a `run.root`, in which the job's folder is."""
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The job's folder: a function of the configuration."""
+        root = self.config.root if hasattr(self.config, "root") else self.config.run.root
+        asked = {"function": self.function, "config": to_json(self.config, without=("run", "root"))}
+        return Path(root).expanduser() / "jobs" / f"{self.name}-{digest(asked)}"
+
+    @property
+    def result(self) -> Any:
+        """What the function returned, None before; a path that is gone counts as nothing, and so does all that is to be
+        overwritten."""
+        found = read_json(self.path / "result.json")
+        if found is None or getattr(getattr(self.config, "run", None), "overwrite", False):
+            return None
+        return None if found["path"] and not Path(found["value"]).exists() else found["value"]
+
+    def resolved(self, name: str | None = None) -> Any:
+        """The function, or another of its module; None if there is none of this name."""
+        module, own = self.function.split(":")
+        return getattr(importlib.import_module(module), name or own, None)
+
+    def __call__(self) -> Any:
+        """Calls the function, and writes down what came out."""
+        config = self.again().config if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else self.config
+        error = self.path / "error.json"
+        error.unlink(missing_ok=True)
+        try:
+            leads = _join()
+            value = self.resolved()(config)
+        except Exception as problem:
+            words = (
+                str(problem) if isinstance(problem, UserError | RunError) else f"{type(problem).__name__}: {problem}"
+            )
+            write_json(error, {"error": " ".join(words.split())})
+            raise
+        path = isinstance(value, Path)
+        if leads:
+            write_json(self.path / "result.json", {"value": str(value) if path else value, "path": path})
+        return None
+
+    def again(self) -> "Job":
+        """The same job once it has begun: what it has done is not to be overwritten."""
+        run = getattr(self.config, "run", None)
+        if run is None or not run.overwrite:
+            return self
+        return dataclasses.replace(
+            self, config=dataclasses.replace(self.config, run=dataclasses.replace(run, overwrite=False))
+        )
+
+    def checkpoint(self) -> Any:
+        """What submitit queues again when the job is preempted or runs out of time."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self.again())
+
+
+def _join() -> bool:
+    """Joins the other processes of a submitted job, if there are any; returns whether this is the first."""
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return True
+    import jax
+    import submitit
+
+    here = submitit.JobEnvironment()
+    if here.num_tasks > 1:
+        words: dict[str, Any] = {"shutdown_timeout_seconds": 60}
+        if here.cluster != "slurm":  # which JAX knows by itself
+            port = 20000 + int(here.job_id) % 20000
+            words |= {
+                "coordinator_address": f"localhost:{port}",
+                "num_processes": here.num_tasks,
+                "process_id": here.global_rank,
+            }
+        jax.distributed.initialize(**words)
+    return here.global_rank == 0
+
+
+class Found(NamedTuple):
+    """What is known of a job from the disk and the queue."""
+
+    state: State
+    words: str
+    """Why it failed, else nothing."""
+    id: str
+    """The last submission's, or nothing."""
+    log: str
+
+
+def states(folders: Sequence[Path]) -> list[Found]:
+    """The states of jobs, by their folders."""
+    said = [read_json(folder / "job.json") or {"submissions": []} for folder in folders]
+    last = [job["submissions"][-1] if job["submissions"] else None for job in said]
+    queue = _queue() if any(one and one["cluster"] == "slurm" for one in last) else {}
+    found = []
+    for folder, one in zip(folders, last, strict=True):
+        name, log = (one["id"], one["log"]) if one else ("", "")
+        alive = one and (queue.get(name) if one["cluster"] == "slurm" else _process(int(name)))
+        error = read_json(folder / "error.json")
+        if (folder / "result.json").exists():
+            found.append(Found("done", "", name, log))
+        elif alive:
+            found.append(Found(alive, "", name, log))
+        elif one is None and error is None:
+            found.append(Found("new", "", name, log))
+        else:
+            found.append(Found("failed", error["error"] if error else _last_words(Path(log)), name, log))
+    return found
+
+
+def _queue() -> dict[str, State]:
+    """What SLURM has of this user's jobs."""
+    try:
+        asked = ["squeue", "--me", "--noheader", "--array", "--format=%i %T"]
+        lines = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    except FileNotFoundError:
+        return {}
+    except (subprocess.SubprocessError, OSError) as error:
+        raise RunError(f"squeue does not answer ({error}); the jobs go on, ask again later.") from None
+    waiting = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "SUSPENDED")
+    return {name: "waiting" if state in waiting else "running" for name, state in map(str.split, lines)}
+
+
+def _process(number: int) -> State | None:
+    try:
+        status = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+        ours = b"submitit" in Path(f"/proc/{number}/cmdline").read_bytes()
+    except OSError:
+        return None
+    return "running" if ours and status != "Z" else None
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()] if log.is_file() else []
+    told = [line for line in lines if line and not line.startswith("step ")]
+    reasons = [line for line in told if line.startswith("slurmstepd") and "REQUEUE" not in line]  # cancelled, memory
+    return f"it ended without a result; last words: {(reasons or told)[-1]}" if told else "it ended without a word"
+
+
+def read_json(path: Path) -> Any:
+    """What a file holds; None if it is not there, or not whole."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,256 @@
+"""One launcher for any function of a configuration: here, as processes of this machine, or as SLURM jobs, by submitit."""
+
+import contextlib
+import dataclasses
+import importlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from . import cli
+from .config import LaunchOptions
+from .errors import RunError, UserError
+from .files import write_json
+from .jobs import Found, Job, State, read_json, states
+
+
+TIMEOUTS = 100
+"""How often a job may run out of its time and be queued again."""
+LARGEST = 1000
+"""Jobs in one array: SLURM's default limit is 1001."""
+
+
+def command(module: str) -> None:
+    """The command line of an experiment or ablation: reads it, and launches what it asks for; never returns an error but
+    as `cli.run` does.
+
+    **Arguments:**
+
+    - `module`: its name. It has `main(config)`, and `PRESETS` (or `METHODS`, configurations that are subcommands). An
+        ablation has instead of `main` its grid, `jobs(config)`, and `collect(config, jobs)`, which is called when all of
+        them are done. It may have `cost(config)`, the FLOPs of a job.
+    """
+    cli.run(lambda: _launch(importlib.import_module(module)))
+
+
+def _launch(module: Any) -> None:
+    commands = getattr(module, "METHODS", None)
+    if commands is None:
+        asked = cli.parse({name: _with_options(config) for name, config in module.PRESETS.items()})
+    else:
+        _, asked = cli.parse_command({name: _with_options(config) for name, config in commands.items()})
+    config, options = asked.config, asked.launch
+    minutes_of(options.time)
+    sweep = hasattr(module, "jobs")
+    name = module.__name__.rpartition(".")[2]
+    jobs = module.jobs(config) if sweep else [Job(f"{module.__name__}:main", config, name)]
+    if options.dry_run:
+        print(describe(jobs, options))
+    elif options.launch != "here":
+        submit(jobs, options)
+    elif not sweep:
+        module.main(config)
+    else:
+        for number, job in enumerate(jobs, 1):
+            if job.result is None:
+                cli.say(f"job {number} of {len(jobs)}: {job.name}")
+                job()
+    if sweep and not options.dry_run:
+        module.collect(config, jobs)
+
+
+def _with_options(config: Any) -> Any:
+    """A configuration beside the options of launching, as one command line."""
+    flat = tyro.conf.arg(name="")
+    fields: list[Any] = [
+        ("config", Annotated[type(config), flat]),
+        ("launch", Annotated[LaunchOptions, flat], dataclasses.field(default=LaunchOptions())),
+    ]
+    kind = dataclasses.make_dataclass("Command", fields, frozen=True)
+    kind.__doc__ = type(config).__doc__
+    return kind(config)
+
+
+def describe(jobs: Sequence[Job], options: LaunchOptions) -> str:
+    """The jobs, and what they cost, as a table."""
+    lines, total = [], 0.0
+    wanted = [job for job in jobs if job.result is None]
+    for job in jobs:
+        if job not in wanted:
+            lines.append(f"{job.path.name:<50}  finished already")
+            continue
+        cost = job.resolved("cost")
+        flops = cost(job.config) if cost else float("nan")
+        total += flops
+        lines.append(f"{job.path.name:<50}  {flops:.2g} FLOPs" if cost else job.path.name)
+    each = options.nodes * max(options.gpus, 1)
+    hours = len(wanted) * each * minutes_of(options.time) / 60
+    lines.append(
+        f"{len(wanted)} of {len(jobs)} jobs to run"
+        + ("" if math.isnan(total) else f", {total:.2g} FLOPs in all")
+        + f"; at most {hours:,.1f} hours of {'GPUs' if options.gpus else 'nodes'}, unless jobs run out of time"
+    )
+    return "\n".join(lines)
+
+
+def submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
+    """Submits what is neither done nor queued, and follows it to its end unless told not to.
+
+    Raises UserError where nothing can be submitted, RunError if jobs failed.
+    """
+    found = states([job.path for job in jobs])
+    wanted = []
+    for job, now in zip(jobs, found, strict=True):
+        if job.result is not None:
+            cli.say(f"{job.name}: finished already")
+        elif now.state in ("running", "waiting"):
+            cli.say(f"{job.name}: {now.state} already, as job {now.id}")
+        else:
+            wanted.append(job)
+    if options.launch == "slurm":
+        for start in range(0, len(wanted), LARGEST):
+            _submit(wanted[start : start + LARGEST], options)
+        if not options.follow:
+            cli.say("see them by             python experiments/status.py")
+            return
+        wanted = []
+    try:
+        follow([job for job, now in zip(jobs, found, strict=True) if now.state != "done"], wanted, options)
+    except KeyboardInterrupt:
+        if options.launch != "slurm":
+            raise
+        cli.say("\nthe jobs go on; see them by   python experiments/status.py")
+        raise SystemExit(130) from None
+
+
+def follow(jobs: Sequence[Job], wanted: list[Job], options: LaunchOptions) -> None:
+    """Tells what becomes of jobs until all have ended, submitting those that are `wanted` as others end.
+
+    Raises RunError if one failed.
+    """
+    pause, told, missing = 0.5, dict[str, State](), dict[str, int]()
+    while True:
+        found = dict(zip([job.path for job in jobs], states([job.path for job in jobs]), strict=True))
+        for job in wanted:
+            found[job.path] = Found("new", "", "", "")  # whatever an earlier submission came to
+        for path, now in found.items():
+            # A result may be late to appear on this machine: a job counts as failed when it was so twice.
+            missing[path.name] = missing.get(path.name, 0) + 1 if now.state == "failed" else 0
+            state = "running" if missing[path.name] == 1 else now.state
+            found[path] = now._replace(state=state)
+            if told.get(path.name, "new") != state and missing[path.name] != 1:
+                why = f": {now.words.rstrip('.')}. Log: {now.log}" if state == "failed" else ""
+                cli.say(f"{state:<8} {path.name} (job {now.id}){why}")
+                told[path.name] = state
+                pause = 0.5
+        ended = [now for now in found.values() if now.state in ("done", "failed")]
+        busy = len(found) - len(ended) - len(wanted)
+        while wanted and busy < (options.parallel or 1):
+            _submit([wanted.pop(0)], options)
+            busy += 1
+        if len(ended) == len(found):
+            break
+        time.sleep(pause)
+        pause = min(1.2 * pause, 10)
+    if failed := sum(now.state == "failed" for now in ended):
+        raise RunError(f"{failed} of {len(found)} jobs failed; the same command submits them again.")
+
+
+def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
+    import submitit
+    from submitit.core.utils import FailedJobError
+
+    slurm = options.launch == "slurm"
+    if slurm and shutil.which("sbatch") is None:
+        raise UserError("there is no sbatch on this machine; log in to the cluster, or say --launch local.")
+    if not slurm and options.nodes > 1:
+        raise UserError(f"--nodes {options.nodes} needs SLURM; say --launch slurm.")
+    minutes = minutes_of(options.time)
+    processes = options.processes or max(options.gpus, 1)
+    words: dict[str, Any] = {"timeout_min": minutes, "tasks_per_node": processes, "gpus_per_node": options.gpus}
+    setup = list(options.setup)
+    if slurm:
+        if options.cpus:
+            setup.append("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # which srun forgets since SLURM 22.05
+        words |= {
+            "nodes": options.nodes,
+            "cpus_per_task": options.cpus,
+            "mem_gb": options.memory,
+            "slurm_partition": options.partition,
+            "slurm_array_parallelism": options.parallel or 256,
+            "slurm_signal_delay_s": min(120, 20 * minutes),
+            "slurm_additional_parameters": dict(_pair(word) for word in options.sbatch),
+            "slurm_setup": setup,
+        }
+        if not options.gpus:
+            del words["gpus_per_node"]
+    elif setup:
+        words["local_setup"] = setup
+    name = jobs[0].name if len(jobs) == 1 else f"{jobs[0].name}-and-{len(jobs) - 1}-more"
+    folder = jobs[0].path.parent / "logs" / "%j"
+    with _own_environment():
+        try:
+            executor = submitit.AutoExecutor(folder, cluster=options.launch, slurm_max_num_timeout=TIMEOUTS)
+            executor.update_parameters(name=name, **{k: v for k, v in words.items() if v is not None})
+            with executor.batch():
+                submitted = [executor.submit(job) for job in jobs]
+        except (FailedJobError, OSError) as error:
+            reason = [line for line in str(error).splitlines() if line.strip()][-1]
+            raise UserError(f"the jobs were not accepted: {reason}") from None
+    for job, one in zip(jobs, submitted, strict=True):
+        for name in ("result.json", "error.json"):
+            (job.path / name).unlink(missing_ok=True)
+        said = read_json(job.path / "job.json") or {"function": job.function, "name": job.name, "submissions": []}
+        said["config"] = dataclasses.asdict(job.config)
+        said["submissions"].append(
+            {"cluster": options.launch, "id": one.job_id, "log": str(one.paths.stderr), "time": round(time.time())}
+        )
+        write_json(job.path / "job.json", said)
+        cli.say(f"submitted {job.path.name} as job {one.job_id}")
+
+
+@contextlib.contextmanager
+def _own_environment() -> Iterator[None]:
+    """Hides the variables of the job that this process is in, if any: a job that it submits would take them for its own."""
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    from submitit.helpers import clean_env
+
+    configuration = os.environ.get("SLURM_CONF")
+    with clean_env():
+        if configuration:
+            os.environ["SLURM_CONF"] = configuration
+        yield
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, equals, value = word.lstrip("-").partition("=")
+    if not equals:
+        raise UserError(f"--sbatch {word} does not read as KEY=VALUE, such as account=vision.")
+    return key, value
+
+
+def minutes_of(text: str) -> int:
+    """A time as SLURM writes it, in whole minutes, rounded up: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
+
+    Raises UserError for anything else, and for less than a minute.
+    """
+    days, dash, rest = text.rpartition("-")
+    try:
+        parts = [int(part) for part in rest.split(":")]
+        if dash:
+            hours, minutes, seconds = [*parts, 0, 0][:3]
+        else:
+            hours, minutes, seconds = {1: [0, *parts, 0], 2: [0, *parts], 3: parts}[len(parts)]
+        total = int(days if dash else 0) * 1440 + hours * 60 + minutes + -(-seconds // 60)
+        if len(parts) > 3 or min(parts) < 0 or total < 1:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise UserError(f"--time {text} is no time; give minutes, HH:MM:SS or D-HH:MM:SS.") from None
+    return total

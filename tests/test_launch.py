@@ -1,0 +1,248 @@
+"""The launcher, without a cluster: here, as processes of this machine, and what it says of mistakes. On a real SLURM:
+`tests/slurm`."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import pretrain, status
+from weight_templates import jobs, launch
+from weight_templates.config import LaunchOptions
+from weight_templates.errors import RunError, UserError
+from weight_templates.training import Interrupt
+
+from .slurm import work
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(tmp_path, *words, module="tests.slurm.work", **options):
+    """The command line of a module; returns the process when it has ended."""
+    code = f"from weight_templates import launch; launch.command({module!r})"
+    root = [] if module == "experiments.pretrain" else [f"--root={tmp_path}"]
+    return subprocess.run(
+        [sys.executable, "-c", code, *root, *map(str, words)], cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+def collected(tmp_path):
+    return [cell["number"] for cell in json.loads((tmp_path / "collected.json").read_text())]
+
+
+def test_a_sweep_runs_here_and_not_twice(tmp_path):
+    assert run(tmp_path, "--count=3").returncode == 0
+    assert collected(tmp_path) == [0, 1, 2]
+    assert run(tmp_path, "--count=4").returncode == 0
+    assert collected(tmp_path) == [0, 1, 2, 3]
+    assert [len((tmp_path / f"starts-{n}").read_text().split()) for n in range(4)] == [1] * 4
+
+
+def test_a_sweep_of_processes_with_a_failure(tmp_path):
+    words = ["--count=3", "--fails=1", "--launch=local", "--parallel=2"]
+    done = run(tmp_path, *words)
+    assert done.returncode == 1
+    told = [line for line in done.stderr.splitlines() if line.startswith("failed ")]
+    assert len(told) == 1
+    assert "cell 1 is broken; mend it. Log: " in told[0]
+    assert "Traceback" not in done.stderr
+    assert "cell 1 is broken" in Path(told[0].partition("Log: ")[2]).read_text()
+    assert done.stderr.endswith("failed: 1 of 3 jobs failed; the same command submits them again.\n")
+    shown = status.report(tmp_path)
+    assert shown.count("done") == 2
+    assert "cell 1 is broken" in shown
+    (tmp_path / "mended").touch()
+    done = run(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("finished already") == 2
+    assert collected(tmp_path) == [0, 1, 2]
+    assert [len((tmp_path / f"starts-{n}").read_text().split()) for n in range(3)] == [1] * 3
+
+
+def test_dry_runs_tell_the_jobs_and_their_cost(tmp_path):
+    assert run(tmp_path, "--count=1").returncode == 0
+    (tmp_path / "collected.json").unlink()
+    done = run(tmp_path, "--count=3", "--seconds=0.1", "--launch=slurm", "--dry-run", "--gpus=2", "--time=1:30:00")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert [line.split("  ")[-1].strip() for line in lines[:3]] == ["finished already", "1e+05 FLOPs", "1e+05 FLOPs"]
+    assert lines[3].startswith("2 of 3 jobs to run, 2e+05 FLOPs in all; at most 6.0 hours of GPUs")
+    assert not (tmp_path / "collected.json").exists()
+    assert len(list((tmp_path / "jobs").iterdir())) == 1
+
+
+def test_a_job_that_dies_is_found_dead(tmp_path):
+    code = "from weight_templates import launch; launch.command('tests.slurm.work')"
+    words = ["--count=1", "--seconds=60", "--launch=local", f"--root={tmp_path}"]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    started = tmp_path / "starts-0"
+    for _ in range(600):
+        if started.exists() and started.read_text().endswith("\n"):
+            break
+        time.sleep(0.1)
+    os.kill(int(started.read_text()), signal.SIGKILL)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "failed   wait-0" in told
+    assert "it ended without a result" in told or "without a word" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("90:30", 91), ("1:30:00", 90), ("1-12", 2160), ("2-00:30", 2910), ("1-00:00:00", 1440), ("0:30", 1)],
+)
+def test_times_are_slurms(text, minutes):
+    assert launch.minutes_of(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "3d", "0", "1:2:3:4", "-5", "1:-2", "1-"])
+def test_times_that_are_none(text):
+    with pytest.raises(UserError, match="--time"):
+        launch.minutes_of(text)
+
+
+def test_mistakes(tmp_path):
+    for words, says in (
+        (["--launch=local", "--nodes=2"], "--nodes 2"),
+        (["--launch=slurm", "--time=soon"], "--time soon"),
+        (["--launch=moon"], "moon"),
+    ):
+        done = run(tmp_path, *words)
+        assert done.returncode == 2, done.stderr
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+    empty = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    assert "no sbatch on this machine" in run(tmp_path, "--launch=slurm", env=empty).stderr
+    with pytest.raises(UserError, match="KEY=VALUE"):
+        launch._pair("exclusive")
+    with pytest.raises(UserError, match="no folder"):
+        status.main(status.Config(str(tmp_path / "nowhere")))
+
+
+def test_overwriting_is_done_once(tmp_path):
+    config = pretrain.Config(run=dataclasses.replace(pretrain.Config().run, root=str(tmp_path), overwrite=True))
+    job = jobs.Job("experiments.pretrain:main", config, "pretrain")
+    assert job.again().config.run == dataclasses.replace(config.run, overwrite=False)
+    assert job.again().path == job.path
+    assert job.again().again() == job.again()
+
+
+def test_jobs_are_functions_of_their_configuration(tmp_path):
+    def made(**change):
+        return jobs.Job("tests.slurm.work:cell", work.Cell(**{"root": str(tmp_path), "number": 0} | change), "wait")
+
+    base = {"seconds": 0.0, "fails": False}
+    assert made(**base).path == made(**base).path
+    assert made(**base).path.name == made(**base, root="elsewhere").path.name
+    assert made(**base).path != made(**base | {"seconds": 1.0}).path
+    job = made(**base)
+    assert job.result is None
+    job()
+    assert job.result == {"number": 0, "waited": 0}
+    broken = made(**base | {"fails": True})
+    with pytest.raises(UserError):
+        broken()
+    assert jobs.states([job.path, broken.path])[1].words == "cell 0 is broken; mend it."
+
+
+def test_a_launchers_signals_wait_for_the_checkpoint():
+    """As under submitit: SIGTERM is told and ignored, SIGUSR2 has the job queued again."""
+    heard = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        for number in before:
+            signal.signal(number, lambda n, _: heard.append(n))
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (heard, interrupt.asked) == ([], 2)
+            interrupt.pass_on(interrupt.asked)
+            assert (heard, interrupt.asked) == ([signal.SIGTERM], 0)
+            os.kill(os.getpid(), signal.SIGUSR2)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupt.asked == 3  # the weightier one
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert heard == [signal.SIGTERM, signal.SIGUSR2]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit) as stop:
+            interrupt.pass_on(interrupt.asked)
+    assert stop.value.code == 143
+
+
+def test_processes_that_train_together_leave_what_one_leaves(tmp_path):
+    """Two processes of one device against one process of two, to float tolerance; the second writes nothing."""
+    words = ["--data.count=200", "--model.depth=1", "--model.heads=2", "--optim.batch=16", "--optim.steps=6"]
+    words += ["--run.save-every=4", "--run.log-every=2"]
+    one = run(
+        tmp_path, *words, f"--run.root={tmp_path / 'one'}", module="experiments.pretrain",
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
+    )  # fmt: skip
+    assert one.returncode == 0, one.stderr
+    two = run(
+        tmp_path, *words, f"--run.root={tmp_path / 'two'}", "--launch=local", "--processes=2",
+        module="experiments.pretrain", env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr
+    import numpy as np
+
+    import weight_templates as wt
+    from weight_templates import trees
+
+    found = [next((tmp_path / name / "pretrain").iterdir()) for name in ("one", "two")]
+    banks = [trees.named_arrays(wt.load_bank(path / "bank.safetensors").model) for path in found]
+    for name, array in banks[0].items():
+        np.testing.assert_allclose(banks[1][name], array, atol=1e-6, err_msg=name)
+    told = [[json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] for path in found]
+    assert [line["step"] for line in told[0]] == [line["step"] for line in told[1]]
+    start = json.loads((found[1] / "environment.json").read_text())
+    assert [one["devices"] for one in start] == [2]
+    assert "finished already" in run(tmp_path, *words, f"--run.root={tmp_path / 'two'}", "--launch=local", "--processes=2", module="experiments.pretrain").stderr  # fmt: skip
+
+
+def test_status_tells_how_far_runs_are(tmp_path):
+    folder = tmp_path / "pretrain" / "tucker"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"optim": {"batch": 10}}))
+    (folder / "environment.json").write_text(json.dumps([{"step": 0, "steps": 100}]))
+    (folder / "metrics.jsonl").write_text('{"step": 20, "loss": 0.5}\n{"step": 40, "lo')
+    (folder / "timing.jsonl").write_text('{"step": 20, "images_per_second": 8.0}\n')
+    assert "stopped" in status.report(tmp_path)
+    import fcntl
+
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        line = status.report(tmp_path).splitlines()[1].split("  ")
+    words = [word.strip() for word in line if word.strip()]
+    assert words[:6] == [
+        "pretrain/tucker",
+        "running",
+        "20/100",
+        "loss 0.500",
+        "8",
+        "1:40",
+    ]  # 80 steps of 10 at 8 a second
+    (folder / "summary.json").write_text("{}")
+    assert "finished" in status.report(tmp_path)
+
+
+def test_failures_are_told_once(tmp_path, capsys, monkeypatch):
+    """A result that appears late is no failure."""
+    cell = jobs.Job("tests.slurm.work:cell", work.Cell(str(tmp_path), 0, 0.0, False), "wait-0")
+    answers = iter(["failed", "failed"])
+    monkeypatch.setattr(
+        launch, "states", lambda paths: [jobs.Found(next(answers), "it fell.", "7", "x.log") for _ in paths]
+    )
+    with pytest.raises(RunError, match="1 of 1"):
+        launch.follow([cell], [], LaunchOptions("slurm"))
+    assert capsys.readouterr().err == f"failed   {cell.path.name} (job 7): it fell. Log: x.log\n"
