@@ -22,10 +22,11 @@ from figures import methods as figures
 
 from ablations.sizes import Protocol, adaptation, configuration, flags, record
 from experiments import adapt, baseline, finetune
-from weight_templates import cli
+from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
 from weight_templates.files import write_json
+from weight_templates.jobs import Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,9 @@ class Config:
                 raise UserError(f"--sizes {size} is not of the form L6H12.")
 
 
+PRESETS = {"default": Config()}
+
+
 def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, seed: int) -> tuple[str, dict[str, Any]]:
     """The file that fine-tuning of `network` starts from, and what it cost; made from `big` unless it is there."""
     depth, heads, run = network.depth, network.heads, RunOptions(root=config.root)
@@ -72,11 +76,12 @@ def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, se
         return str(made), {"size_flops": json.loads((made.parent / "summary.json").read_text())["cost"]["flops"]}
     images, optim = DataOptions(config.pretraining), OptimOptions(batch=128, steps=config.steps, warmup=0.1)
     more: dict[str, Any] = {
-        "scratch": {"model": network},
         "mimetic": {"model": network},
         "isomorphic-pruning": {"data": images},
         "dmae": {"data": images, "optim": dataclasses.replace(optim, base_lr=2e-3)},
     }.get(method, {})
+    if method == "scratch":
+        return method, {"size_flops": 0, "source_flops": None, "transferred": 0}
     base = baseline.METHODS[method]
     if isinstance(base, baseline.Cut):
         more = more | {"source": config.source}
@@ -89,21 +94,52 @@ def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, se
     return str(made), json.loads((made.parent / "summary.json").read_text())["cost"]
 
 
-def main(config: Config) -> None:
-    """Runs what has not been run, and writes records and page."""
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One method at one size; or methods whose sizes share what is trained once."""
+
+    config: Config
+    methods: tuple[str, ...]
+    sizes: tuple[str, ...]
+
+    @property
+    def root(self) -> str:
+        """Where its folder is."""
+        return self.config.root
+
+
+DISTILLED = ("wave", "tleg", "fine")
+"""These share a teacher, and each its templates among the sizes: one job."""
+
+
+def jobs(config: Config) -> list[Job]:
+    """The grid."""
     config.check()
+    shared = tuple(method for method in config.methods if method in DISTILLED)
+    common = dataclasses.replace(config, methods=(), sizes=())
+    cells = [
+        Cell(common, (method,), (size,)) for size in config.sizes for method in config.methods if method not in shared
+    ]
+    cells += [Cell(common, shared, config.sizes)] if shared else []
+    return [
+        Job("ablations.methods:cell", cell, "-".join(("methods", *cell.methods, *cell.sizes[: len(cell.sizes) == 1])))
+        for cell in cells
+    ]
+
+
+def cell(cell: Cell) -> list[dict[str, Any]]:
+    """Runs what has not been run; the records."""
     import weight_templates as wt
 
+    config = cell.config
     bank, source = wt.load_bank(config.bank), wt.load_bank(config.source)
     if bank.config != source.config:
         raise UserError(
             f"{config.bank} and {config.source} are of different networks; pre-train both with the same --model."
         )
     records = []
-    wanted = [tuple(map(int, size[1:].split("H"))) for size in config.sizes]
-    for (depth, heads), method, seed in itertools.product(
-        sorted(wanted, key=lambda size: size[0] * size[1] ** 2), config.methods, config.protocol.seeds
-    ):
+    for size, method, seed in itertools.product(cell.sizes, cell.methods, config.protocol.seeds):
+        depth, heads = map(int, size[1:].split("H"))
         network = bank.config.resized(depth, heads)
         start, cost = backbone(config, method, bank.config, network, seed)
         if method.startswith("sweet"):
@@ -113,6 +149,24 @@ def main(config: Config) -> None:
             tuning = configuration(config.protocol, start, "full", data, network, seed, config.root)
             run = finetune.main(tuning).parent
             records.append(record(run, Path(data).name, method, depth, heads, seed) | {"cost": cost})
+    return records
+
+
+def cost(cell: Cell) -> float:
+    """FLOPs of the fine-tuning."""
+    import weight_templates as wt
+
+    config = wt.load_bank(cell.config.bank).config
+    networks = [config.resized(*map(int, size[1:].split("H"))) for size in cell.sizes]
+    times = len(cell.methods) * len(cell.config.data) * len(cell.config.protocol.seeds)
+    return times * sum(cell.config.protocol.flops(network) for network in networks)
+
+
+def collect(config: Config, jobs: list[Job]) -> None:
+    """Writes records and page of what is done."""
+    import weight_templates as wt
+
+    bank, source = wt.load_bank(config.bank), wt.load_bank(config.source)
     words = f"BANK {' '.join(Path(data).name for data in config.data)} --source SOURCE --pretraining {Path(config.pretraining).name}"
     words += flags(config, Config(), ("methods", "sizes", "steps")) + flags(
         config.protocol, Protocol(), (field.name for field in dataclasses.fields(Protocol))
@@ -125,9 +179,9 @@ def main(config: Config) -> None:
         "steps": config.steps,
         **dataclasses.asdict(config.protocol),
     }
-    write_json(figures.RECORDS, {"about": about, "runs": records})
+    write_json(figures.RECORDS, {"about": about, "runs": [record for job in jobs for record in job.result]})
     figures.main()
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse({"default": Config()})))
+    launch.command("ablations.methods")

@@ -7,9 +7,10 @@ Cost: about two hours on two CPU cores with the defaults and a bank of `--preset
 
 A probe and full fine-tuning by `experiments/finetune.py` for each size, data set and start: a random network, one
 initialised zero-shot, and with `--adapt PATH` one whose scalers `experiments/adapt.py` has learned on those images (one
-adaptation a size, for all data). All have the same images, order, recipe and learning rate, and by default a head that a probe found first: within a budget
-of some hundred steps a new head learns less than a probe knows, and spoils the features meanwhile. Runs that are finished are
-not run again.
+adaptation a size, for all data). All have the same images, order, recipe and learning rate, and by default a head that a
+probe found first: within a budget of some hundred steps a new head learns less than a probe knows, and spoils the
+features meanwhile. Runs that are finished are not run again.
+
 Writes `results/sizes.json`, the records, and from them, through `figures/sizes.py`, the tables and figures in
 `docs/results`.
 """
@@ -25,10 +26,11 @@ import tyro
 from figures import sizes as figures
 
 from experiments import adapt, finetune
-from weight_templates import cli
+from weight_templates import cli, launch
 from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
 from weight_templates.files import write_json
+from weight_templates.jobs import Job
 
 
 ARMS = {
@@ -58,6 +60,12 @@ class Protocol:
     seeds: tuple[int, ...] = (0,)
     """Seeds of initialisation, held-out images, order and augmentation."""
 
+    def flops(self, network: ViTConfig) -> float:
+        """What a fine-tuning costs."""
+        import weight_templates as wt
+
+        return 3 * wt.count(network).flops * 0.9 * self.count * self.epochs
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -78,6 +86,9 @@ class Config:
     protocol: Annotated[Protocol, tyro.conf.arg(name="")] = Protocol()
     root: str = "runs"
     """Folder of all runs."""
+
+
+PRESETS = {"default": Config()}
 
 
 def configuration(
@@ -126,29 +137,70 @@ def flags(config: Any, default: Any, names: Iterable[str]) -> str:
     return words
 
 
-def main(config: Config) -> None:
-    """Runs what has not been run, and writes records, tables and figures."""
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One size: all arms, data and seeds, since they share its adaptation."""
+
+    bank: str
+    data: tuple[str, ...]
+    adapt: str
+    adapt_steps: int
+    depth: int
+    heads: int
+    protocol: Protocol
+    root: str
+
+
+def jobs(config: Config) -> list[Job]:
+    """The grid, a job for each size, the smallest first."""
     if not config.bank or not config.data:
         raise UserError(
             "give a bank and data; say `python ablations/sizes.py PATH/TO/bank.safetensors PATH/TO/cifar10`."
         )
+    grid = sorted(itertools.product(sorted(config.depths), sorted(config.heads)), key=lambda s: s[0] * s[1] ** 2)
+    shared = (config.bank, config.data, config.adapt, config.adapt_steps)
+    return [
+        Job(
+            "ablations.sizes:cell", Cell(*shared, depth, heads, config.protocol, config.root), f"sizes-L{depth}H{heads}"
+        )
+        for depth, heads in grid
+    ]
+
+
+def cell(cell: Cell) -> list[dict[str, Any]]:
+    """Runs what has not been run of a size; its records."""
+    import weight_templates as wt
+
+    starts = {"scratch": "scratch", "bank": cell.bank}
+    if cell.adapt:
+        cli.say(f"adapting to {cell.depth} layers, {cell.heads} heads")
+        adapted = adaptation(cell.bank, cell.adapt, cell.depth, cell.heads, cell.adapt_steps, cell.root)
+        starts["adapted"] = str(adapt.main(adapted))
+    network = wt.load_bank(cell.bank).config.resized(cell.depth, cell.heads)
+    records = []
+    for source, (arm, (start, mode)), seed in itertools.product(cell.data, ARMS.items(), cell.protocol.seeds):
+        if start in starts:
+            cli.say(f"{Path(source).name}: {arm}, {cell.depth} layers, {cell.heads} heads, seed {seed}")
+            tuning = configuration(cell.protocol, starts[start], mode, source, network, seed, cell.root)
+            run = finetune.main(tuning).parent
+            records.append(record(run, Path(source).name, arm, cell.depth, cell.heads, seed))
+    return records
+
+
+def cost(cell: Cell) -> float:
+    """FLOPs of the fine-tuning; probes and adaptation cost little beside it."""
+    import weight_templates as wt
+
+    network = wt.load_bank(cell.bank).config.resized(cell.depth, cell.heads)
+    arms = sum(mode == "full" and (start != "adapted" or bool(cell.adapt)) for start, mode in ARMS.values())
+    return arms * len(cell.data) * len(cell.protocol.seeds) * cell.protocol.flops(network)
+
+
+def collect(config: Config, jobs: list[Job]) -> None:
+    """Writes records, tables and figures of the sizes that are done."""
     import weight_templates as wt
 
     bank = wt.load_bank(config.bank)
-    grid = [(depth, heads) for depth in sorted(config.depths) for heads in sorted(config.heads)]
-    records = []
-    for depth, heads in sorted(grid, key=lambda size: size[0] * size[1] ** 2):
-        starts = {"scratch": "scratch", "bank": config.bank}
-        if config.adapt:
-            cli.say(f"adapting to {depth} layers, {heads} heads")
-            adapted = adaptation(config.bank, config.adapt, depth, heads, config.adapt_steps, config.root)
-            starts["adapted"] = str(adapt.main(adapted))
-        network = bank.config.resized(depth, heads)
-        for source, (arm, (start, mode)), seed in itertools.product(config.data, ARMS.items(), config.protocol.seeds):
-            if start in starts:
-                cli.say(f"{Path(source).name}: {arm}, {depth} layers, {heads} heads, seed {seed}")
-                tuning = configuration(config.protocol, starts[start], mode, source, network, seed, config.root)
-                records.append(record(finetune.main(tuning).parent, Path(source).name, arm, depth, heads, seed))
     words = f"BANK {' '.join(Path(s).name for s in config.data)}"
     if config.adapt:
         words += f" --adapt {Path(config.adapt).name}"
@@ -161,7 +213,7 @@ def main(config: Config) -> None:
         and {"data": Path(config.adapt).name, "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
         **dataclasses.asdict(config.protocol),
     }
-    write_json(figures.RECORDS, {"about": about, "runs": records})
+    write_json(figures.RECORDS, {"about": about, "runs": [record for job in jobs for record in job.result]})
     figures.main()
 
 
@@ -188,4 +240,4 @@ def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) 
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse({"default": Config()})))
+    launch.command("ablations.sizes")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import weight_templates as wt
 from experiments import baseline, finetune
-from weight_templates import cli, convert, training, trees
+from weight_templates import cli, convert, launch, training, trees
 from weight_templates.baselines import dmae, learngene, mimetic, pruning, selection, spectral
 from weight_templates.baselines.parts import assemble, hidden_units, parts_of, take
 from weight_templates.config import OptimOptions, RecipeOptions
@@ -496,7 +496,8 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
         wt.save_bank(
             tmp_path / f"{family}.safetensors", wt.Bank(constrained_mae(ENHANCED, family, key=jr.key(0)), family, about)
         )
-    methods.main(
+    launch.sweep(
+        methods,
         methods.Config(
             bank=str(tmp_path / "tucker.safetensors"),
             source=str(tmp_path / "none.safetensors"),
@@ -506,7 +507,7 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
             sizes=("L1H2", "L2H1"),
             protocol=sizes.Protocol(count=60, epochs=1, batch=8),
             root=str(tmp_path),
-        )
+        ),
     )
     text = (tmp_path / "docs" / "methods.md").read_text()
     assert "--methods weight-selection sweet --sizes L1H2 L2H1 --count 60 --epochs 1 --batch 8" in text

@@ -13,7 +13,7 @@ from PIL import Image
 
 import weight_templates as wt
 from experiments import adapt, export, finetune, initialize, pretrain
-from weight_templates import cli, data, trees
+from weight_templates import cli, data, launch, trees
 from weight_templates.config import DataOptions
 from weight_templates.files import read_safetensors, write_safetensors
 from weight_templates.training import read_metrics
@@ -319,7 +319,7 @@ def test_the_grid_of_sizes_is_tabulated(tmp_path, bank, monkeypatch):
 
     monkeypatch.setattr(figures, "RECORDS", tmp_path / "sizes.json")
     monkeypatch.setattr(figures.main, "__defaults__", (tmp_path / "sizes.json", tmp_path / "docs"))
-    sizes.main(sizes.Config(
+    launch.sweep(sizes, sizes.Config(
         bank=str(bank), data=("synthetic",), depths=(1,), heads=(2,),
         protocol=sizes.Protocol(count=60, epochs=2, batch=8), adapt="synthetic", adapt_steps=2, root=str(tmp_path),
     ))  # fmt: skip

@@ -14,7 +14,6 @@ import pytest
 
 from experiments import pretrain, status
 from weight_templates import jobs, launch
-from weight_templates.config import LaunchOptions
 from weight_templates.errors import RunError, UserError
 from weight_templates.training import Interrupt
 
@@ -244,5 +243,5 @@ def test_failures_are_told_once(tmp_path, capsys, monkeypatch):
         launch, "states", lambda paths: [jobs.Found(next(answers), "it fell.", "7", "x.log") for _ in paths]
     )
     with pytest.raises(RunError, match="1 of 1"):
-        launch.follow([cell], [], LaunchOptions("slurm"))
+        launch.follow([cell], [], launch.LaunchOptions("slurm"))
     assert capsys.readouterr().err == f"failed   {cell.path.name} (job 7): it fell. Log: x.log\n"

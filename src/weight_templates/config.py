@@ -362,39 +362,6 @@ class RunOptions:
             raise UserError("--run.log-every and --run.save-every must be at least 1.")
 
 
-@dataclasses.dataclass(frozen=True)
-class LaunchOptions:
-    """Where and on what it runs. None of this changes a result."""
-
-    launch: Literal["here", "local", "slurm"] = "here"
-    """here: in this process. local: as processes of this machine. slurm: as SLURM jobs, several as an array. Jobs that
-    are preempted or run out of time are queued again, and go on; finished ones are not run again."""
-    dry_run: bool = False
-    """Print the jobs and their cost, and stop."""
-    follow: bool = True
-    """Wait for SLURM's jobs, and tell what becomes of them; `experiments/status.py` tells at any time."""
-    time: str = "1-00:00:00"
-    """Limit of a job, as SLURM writes it: minutes, HH:MM:SS or D-HH:MM:SS."""
-    partition: str | None = None
-    """SLURM's partition."""
-    nodes: int = 1
-    """Nodes of a job."""
-    gpus: int = 0
-    """GPUs on each node, with a process for each."""
-    processes: int | None = None
-    """Processes on each node, which share each batch; default one a GPU, or one."""
-    cpus: int | None = None
-    """Cores for each process."""
-    memory: int | None = None
-    """GB on each node."""
-    parallel: int | None = None
-    """Jobs at a time; default 1 on this machine, 256 under SLURM."""
-    sbatch: tuple[str, ...] = ()
-    """More options of sbatch, each KEY=VALUE."""
-    setup: tuple[str, ...] = ()
-    """Lines of shell before each job, such as `module load cuda`."""
-
-
 def check_seed(seed: int) -> None:
     """Raises UserError unless 0 <= seed < 2³²."""
     if not 0 <= seed < 2**32:
@@ -404,7 +371,7 @@ def check_seed(seed: int) -> None:
 def to_json(config: Any, *, without: tuple[str, ...] = ("run",)) -> dict[str, Any]:
     """A configuration as JSON, less the fields that do not change a result."""
     tree = {k: v for k, v in dataclasses.asdict(config).items() if k not in without}
-    if "data" in tree:
+    if isinstance(tree.get("data"), dict):
         del tree["data"]["threads"]
     return json.loads(json.dumps(tree))
 

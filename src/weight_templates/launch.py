@@ -6,14 +6,16 @@ import importlib
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from . import cli
-from .config import LaunchOptions
+from .config import digest, to_json
 from .errors import RunError, UserError
 from .files import write_json
 from .jobs import Found, Job, State, read_json, states
@@ -25,6 +27,42 @@ LARGEST = 1000
 """Jobs in one array: SLURM's default limit is 1001."""
 
 
+@dataclasses.dataclass(frozen=True)
+class LaunchOptions:
+    """Where and on what it runs. None of this changes a result."""
+
+    launch: Literal["here", "local", "slurm"] = "here"
+    """here: in this process. local: as processes of this machine. slurm: as SLURM jobs, several as an array. Jobs that
+    are preempted or run out of time are queued again, and go on; finished ones are not run again."""
+    dry_run: bool = False
+    """Print the jobs and their cost, and stop."""
+    follow: bool = True
+    """Wait for SLURM's jobs, and tell what becomes of them; `experiments/status.py` tells at any time."""
+    time: str = "1-00:00:00"
+    """Limit of a job, as SLURM writes it: minutes, HH:MM:SS or D-HH:MM:SS."""
+    partition: str | None = None
+    """SLURM's partition."""
+    nodes: int = 1
+    """Nodes of a job."""
+    gpus: int = 0
+    """GPUs on each node, with a process for each."""
+    processes: int | None = None
+    """Processes on each node, which share each batch; default one a GPU, or one."""
+    cpus: int | None = None
+    """Cores for each process."""
+    memory: int | None = None
+    """GB on each node."""
+    parallel: int | None = None
+    """Jobs at a time; default 1 on this machine, 256 under SLURM."""
+    sbatch: tuple[str, ...] = ()
+    """More options of sbatch, each KEY=VALUE."""
+    setup: tuple[str, ...] = ()
+    """Lines of shell before each job, such as `module load cuda`."""
+
+
+HERE = LaunchOptions()
+
+
 def command(module: str) -> None:
     """The command line of an experiment or ablation: reads it, and launches what it asks for; never returns an error but
     as `cli.run` does.
@@ -32,36 +70,57 @@ def command(module: str) -> None:
     **Arguments:**
 
     - `module`: its name. It has `main(config)`, and `PRESETS` (or `METHODS`, configurations that are subcommands). An
-        ablation has instead of `main` its grid, `jobs(config)`, and `collect(config, jobs)`, which is called when all of
-        them are done. It may have `cost(config)`, the FLOPs of a job.
+        ablation has instead of `main` its grid, `jobs(config)`, and `collect(config, jobs)`, which makes records and
+        pages of those that are done. Either may have `cost(config)`, the FLOPs of a job.
     """
     cli.run(lambda: _launch(importlib.import_module(module)))
 
 
 def _launch(module: Any) -> None:
-    commands = getattr(module, "METHODS", None)
-    if commands is None:
-        asked = cli.parse({name: _with_options(config) for name, config in module.PRESETS.items()})
-    else:
-        _, asked = cli.parse_command({name: _with_options(config) for name, config in commands.items()})
+    asked = parse(module, sys.argv[1:])
     config, options = asked.config, asked.launch
     minutes_of(options.time)
-    sweep = hasattr(module, "jobs")
-    name = module.__name__.rpartition(".")[2]
-    jobs = module.jobs(config) if sweep else [Job(f"{module.__name__}:main", config, name)]
+    if hasattr(module, "jobs"):
+        sweep(module, config, options, sys.argv[1:])
+        return
+    job = Job(f"{module.__name__}:main", config, module.__name__.rpartition(".")[2])
     if options.dry_run:
-        print(describe(jobs, options))
-    elif options.launch != "here":
-        submit(jobs, options)
-    elif not sweep:
+        print(describe([job], options))
+    elif options.launch == "here":
         module.main(config)
     else:
+        submit([job], options)
+
+
+def parse(module: Any, argv: list[str]) -> Any:
+    """A module's command line, read into a `config` and the options of its `launch`; raises UserError."""
+    if hasattr(module, "METHODS"):
+        return cli.parse_command({name: _with_options(config) for name, config in module.METHODS.items()}, argv)[1]
+    return cli.parse({name: _with_options(config) for name, config in module.PRESETS.items()}, argv)
+
+
+def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequence[str] = ()) -> None:
+    """Runs all jobs of a module's grid that have not been run, and has it collect what came out, of all that are done.
+
+    The command line `argv` is noted in `root/sweeps`, so that `figures/make.py` can collect it again later. Raises
+    RunError if jobs failed, UserError for a mistake.
+    """
+    jobs = module.jobs(config)
+    if options.dry_run:
+        print(describe(jobs, options))
+        return
+    name = f"{module.__name__}-{digest(to_json(config))}.json"
+    write_json(Path(config.root).expanduser() / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
+    try:
+        if options.launch != "here":
+            submit(jobs, options)
         for number, job in enumerate(jobs, 1):
-            if job.result is None:
+            if options.launch == "here" and job.result is None:
                 cli.say(f"job {number} of {len(jobs)}: {job.name}")
                 job()
-    if sweep and not options.dry_run:
-        module.collect(config, jobs)
+    finally:
+        if done := [job for job in jobs if job.result is not None]:
+            module.collect(config, done)
 
 
 def _with_options(config: Any) -> Any:
@@ -69,7 +128,7 @@ def _with_options(config: Any) -> Any:
     flat = tyro.conf.arg(name="")
     fields: list[Any] = [
         ("config", Annotated[type(config), flat]),
-        ("launch", Annotated[LaunchOptions, flat], dataclasses.field(default=LaunchOptions())),
+        ("launch", Annotated[LaunchOptions, flat], dataclasses.field(default=HERE)),
     ]
     kind = dataclasses.make_dataclass("Command", fields, frozen=True)
     kind.__doc__ = type(config).__doc__

@@ -194,7 +194,8 @@ class Resident:
 
 def _own(sharding: jax.sharding.Sharding, batch: int) -> slice:
     """The part of a batch that lies on this process's devices."""
-    parts = [index[0].indices(batch) for index in sharding.addressable_devices_indices_map((batch,)).values()]
+    places = sharding.addressable_devices_indices_map((batch,)).values()
+    parts = [place[0].indices(batch) for place in places if place is not None]
     return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
 
 

@@ -1,0 +1,36 @@
+"""Stochastic scaling and the dress of the network.
+
+Counterpart of: SWEET's Table 5 (L3H3, L3H4, L3H5; ImageNet, 30 epochs): without scaling 48.63, 53.92, 58.65; weight selection
+48.65, 53.64, 57.09; without enhancements 49.03, 54.65, 57.80; SWEET 49.57, 55.21, 58.80. (Table 4 prints 58.99 for the
+same Tucker L3H5; the paper does not explain it.)
+Command: python ablations/architecture.py PATH/TO/cifar10
+Cost: on two CPU cores about an hour a row with the defaults; without scaling half as much again.
+Expected: SWEET first at every size.
+"""
+
+from functools import partial
+from typing import Any
+
+from ablations import variants
+from ablations.variants import Config, Variant
+from weight_templates import launch
+from weight_templates.config import ScalingOptions
+
+
+VARIANTS = (
+    Variant("without scaling", (("scaling", ScalingOptions(scope="off")),)),
+    Variant("weight selection", (("constraint.family", "none"), ("scaling", ScalingOptions())), "weight-selection"),
+    Variant("without enhancements", (("model.dress", "plain"),)),
+    Variant("sweet"),
+)
+PRESETS = {"default": Config(sizes=("L3H3", "L3H4", "L3H5"))}
+jobs = partial(variants.jobs, "architecture", VARIANTS)
+
+
+def collect(config: Config, done: Any) -> None:
+    """Writes records and page."""
+    variants.collect("architecture", config, PRESETS["default"], done)
+
+
+if __name__ == "__main__":
+    launch.command("ablations.architecture")

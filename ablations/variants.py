@@ -1,0 +1,207 @@
+"""What the ablations of pre-training have in common: variants of one recipe, each pre-trained, brought to several sizes,
+and fine-tuned alike. Each ablation is a file that names its variants; this is no command of its own.
+
+Pre-training is `experiments/pretrain.py --preset small` with widths 3, 6, 9, 12 computed sliced; a size is initialised by
+`experiments/adapt.py` (or, where a variant says so, zero-shot or by weight selection), and `experiments/finetune.py` does
+the rest, with the protocol of `ablations/sizes.py`. One job a seed and pre-training.
+"""
+
+import dataclasses
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from figures import variants as figures
+
+from ablations.sizes import Protocol, configuration, flags, record
+from experiments import adapt, baseline, finetune, pretrain
+from weight_templates import cli
+from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
+from weight_templates.errors import UserError
+from weight_templates.files import write_json
+from weight_templates.jobs import Job
+
+
+Method = Literal["adapted", "zero-shot", "weight-selection"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of a table."""
+
+    name: str
+    pretraining: tuple[tuple[str, Any], ...] = ()
+    """What is changed in `experiments.pretrain.Config`, by dotted names."""
+    method: Method = "adapted"
+    """How a size is initialised."""
+    adaptation: tuple[tuple[str, Any], ...] = ()
+    """What is changed in `experiments.adapt.Config`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Pre-train variants, and fine-tune models of several sizes from each."""
+
+    data: tyro.conf.Positional[str] = ""
+    """Images to pre-train on and, labelled, to fine-tune on."""
+    sizes: tuple[str, ...] = ()
+    """Layers and heads, such as L3H5."""
+    variants: tuple[str, ...] = ()
+    """Rows to run, by name; default all."""
+    depth: int = 12
+    """Layers that are pre-trained; 12 heads of 16 channels."""
+    patch: int = 4
+    """Side of a patch of the 32 px images."""
+    pretraining_steps: int = 2000
+    """Steps of pre-training."""
+    pretraining_batch: int = 128
+    """Images of a step of pre-training and of adaptation."""
+    pretraining_lr: float = 2e-3
+    """Learning rate of pre-training per 256 images."""
+    adapt_steps: int = 200
+    """Steps of adaptation."""
+    protocol: Annotated[Protocol, tyro.conf.arg(name="")] = Protocol()
+    root: str = "runs"
+    """Folder of all runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """Variants that share their pre-training, with one seed, at all sizes."""
+
+    config: Config
+    variants: tuple[Variant, ...]
+    seed: int
+
+    @property
+    def root(self) -> str:
+        """Where its folder is."""
+        return self.config.root
+
+
+def changed(config: Any, changes: tuple[tuple[str, Any], ...]) -> Any:
+    """A configuration with other values at dotted names."""
+    for name, value in changes:
+        first, _, rest = name.partition(".")
+        inner = changed(getattr(config, first), ((rest, value),)) if rest else value
+        config = dataclasses.replace(config, **{first: inner})
+    return config
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Layers and heads of `L3H5`; raises UserError."""
+    if not re.fullmatch(r"L[1-9]\d*H[1-9]\d*", text):
+        raise UserError(f"--sizes {text} is not of the form L6H12.")
+    depth, heads = map(int, text[1:].split("H"))
+    return depth, heads
+
+
+def jobs(ablation: str, variants: tuple[Variant, ...], config: Config) -> list[Job]:
+    """The grid of an ablation; raises UserError where something is missing or unknown."""
+    if not config.data:
+        raise UserError(f"no data was given; say `python ablations/{ablation}.py PATH/TO/cifar10`.")
+    for size in config.sizes:
+        size_of(size)
+    names = [variant.name for variant in variants]
+    for name in config.variants:
+        if name not in names:
+            raise UserError(f"there is no variant {name!r}; choose among {', '.join(map(repr, names))}.")
+    groups: dict[Any, list[Variant]] = {}
+    for variant in variants:
+        if variant.name in (config.variants or names):
+            groups.setdefault(variant.pretraining, []).append(variant)
+    common = dataclasses.replace(config, variants=(), protocol=dataclasses.replace(config.protocol, seeds=()))
+    return [
+        Job("ablations.variants:cell", Cell(common, tuple(group), seed), f"{ablation}-{name_of(group)}-{seed}")
+        for group in groups.values()
+        for seed in config.protocol.seeds
+    ]
+
+
+def name_of(group: list[Variant]) -> str:
+    """A name for a folder."""
+    return group[0].name.replace(" ", "-") + (f"-and-{len(group) - 1}-more" if len(group) > 1 else "")
+
+
+def pretraining(cell: Cell) -> pretrain.Config:
+    """How the variants are pre-trained."""
+    config, base = cell.config, pretrain.PRESETS["small"]
+    base = dataclasses.replace(
+        base,
+        data=DataOptions(config.data),
+        model=ViTConfig(image=32, patch=config.patch, depth=config.depth, heads=12, head_dim=16),
+        scaling=ScalingOptions(heads=(3, 6, 9, 12), coupled=True, execution="sliced"),
+        optim=OptimOptions(
+            base_lr=config.pretraining_lr, batch=config.pretraining_batch, steps=config.pretraining_steps
+        ),
+        seed=cell.seed,
+        run=RunOptions(root=config.root),
+    )
+    return changed(base, cell.variants[0].pretraining)
+
+
+def start(cell: Cell, variant: Variant, bank: str, depth: int, heads: int) -> str:
+    """The file that fine-tuning of a size starts from."""
+    run = RunOptions(root=cell.config.root)
+    if variant.method == "zero-shot":
+        return bank
+    if variant.method == "weight-selection":
+        selected = baseline.WeightSelection(depth, heads, run=run, source=bank, select_heads="whole")
+        return str(baseline.main(selected))
+    base = adapt.Config(
+        bank=bank, depth=depth, heads=heads, data=DataOptions(cell.config.data), seed=cell.seed, run=run,
+        optim=dataclasses.replace(
+            adapt.Config().optim, steps=cell.config.adapt_steps, batch=cell.config.pretraining_batch
+        ),
+    )  # fmt: skip
+    return str(adapt.main(changed(base, variant.adaptation)))
+
+
+def cell(cell: Cell) -> list[dict[str, Any]]:
+    """Runs what has not been run; the records of all variants and sizes."""
+    config, asked = cell.config, pretraining(cell)
+    cli.say(f"{name_of([*cell.variants])}, seed {cell.seed}: pre-training")
+    bank = pretrain.main(asked)
+    summary = json.loads((bank.parent / "summary.json").read_text())
+    records = []
+    for variant, (depth, heads) in itertools.product(cell.variants, map(size_of, config.sizes)):
+        cli.say(f"{variant.name}, seed {cell.seed}: {depth} layers, {heads} heads")
+        network = asked.model.resized(depth, heads)
+        made = start(cell, variant, str(bank), depth, heads)
+        tuning = configuration(config.protocol, made, "full", config.data, network, cell.seed, config.root)
+        made = record(finetune.main(tuning).parent, Path(config.data).name, variant.name, depth, heads, cell.seed)
+        records.append(made | {"held_out_loss": summary["held_out_loss"], "sizes": summary["sizes"]})
+    return records
+
+
+def cost(cell: Cell) -> float:
+    """FLOPs of pre-training, at full width, and of fine-tuning."""
+    network = pretraining(cell).model
+    tuning = sum(cell.config.protocol.flops(network.resized(*size_of(size))) for size in cell.config.sizes)
+    return pretrain.cost(pretraining(cell)) + len(cell.variants) * tuning
+
+
+def collect(ablation: str, config: Config, default: Config, jobs: list[Job]) -> None:
+    """Writes records and page of what is done."""
+    words = f"{Path(config.data).name}" + flags(
+        config, default, (f.name for f in dataclasses.fields(config) if f.name not in ("data", "protocol", "root"))
+    )
+    words += flags(config.protocol, default.protocol, (field.name for field in dataclasses.fields(Protocol)))
+    about = {
+        "command": f"python ablations/{ablation}.py {words}",
+        "data": Path(config.data).name,
+        "model": dataclasses.asdict(pretraining(jobs[0].config).model),
+        "pretraining": {
+            "steps": config.pretraining_steps,
+            "batch": config.pretraining_batch,
+            "base_lr": config.pretraining_lr,
+        },
+        "adapt_steps": config.adapt_steps,
+        **dataclasses.asdict(config.protocol),
+    }
+    runs = [record for job in jobs for record in job.result]
+    write_json(figures.RECORDS / f"{ablation}.json", {"about": about, "runs": runs})
+    figures.main(ablation)

@@ -1,0 +1,114 @@
+"""Ablations of pre-training: their grids, one of them end to end, and pages from records by hand."""
+
+import dataclasses
+import json
+
+import pytest
+from figures import paper
+from figures import variants as pages
+
+from ablations import architecture, choices, constraints, variants
+from ablations.sizes import Protocol
+from weight_templates import launch
+from weight_templates.config import ScalingOptions, ViTConfig
+from weight_templates.constraints import constraint_of
+from weight_templates.errors import UserError
+from weight_templates.layouts import LAYOUTS, shapes
+
+
+ABLATIONS = {"constraints": constraints, "architecture": architecture, "choices": choices}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_all_variants_are_possible(name):
+    """Every pre-training is one that its command accepts, and no two variants are the same."""
+    module = ABLATIONS[name]
+    config = dataclasses.replace(module.PRESETS["default"], data="synthetic")
+    jobs = module.jobs(config)
+    assert sum(len(job.config.variants) for job in jobs) == len(module.VARIANTS)
+    assert len({job.path for job in jobs}) == len(jobs)
+    asked = [variants.pretraining(job.config) for job in jobs]
+    assert len({repr(one) for one in asked}) == len(jobs)
+    for one in asked:
+        one.model.check()
+        one.decoder.check(one.model)
+        one.scaling.check(one.model)
+        one.optim.check()
+        constraint = constraint_of(one.constraint)
+        for shape in shapes(LAYOUTS[one.layout](), one.model).values():
+            import equinox as eqx
+            import jax.random as jr
+
+            eqx.filter_eval_shape(constraint.init, shape, key=jr.key(0))
+    assert set(paper.ABLATIONS.get(name, {})) <= {variant.name for variant in module.VARIANTS}
+    for job in jobs:
+        assert variants.cost(job.config) > 0
+
+
+def test_families_have_templates_of_equal_size():
+    """Table 4: none of them wins by having more to remember."""
+    import equinox as eqx
+    import jax.random as jr
+
+    from weight_templates import trees
+
+    config = ViTConfig(image=32, patch=4, depth=12, heads=12, head_dim=16)
+    sizes = {}
+    for job in constraints.jobs(dataclasses.replace(constraints.PRESETS["default"], data="synthetic")):
+        one = variants.pretraining(job.config)
+        assert one.model == config
+        shape = shapes(LAYOUTS[one.layout](), config)["all"]
+        factors = eqx.filter_eval_shape(constraint_of(one.constraint).init, shape, key=jr.key(0))
+        sizes[one.constraint.family] = trees.count(factors.template)
+    assert sizes.pop("none") == 0
+    assert max(sizes.values()) < 1.01 * min(sizes.values()), sizes
+
+
+def test_changes_by_dotted_names():
+    config = variants.Config(data="x")
+    made = variants.changed(config, (("protocol.count", 5), ("sizes", ("L1H1",))))
+    assert (made.protocol.count, made.sizes, made.data) == (5, ("L1H1",), "x")
+    assert config.protocol.count == Protocol().count
+
+
+def test_an_ablation_end_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "RECORDS", tmp_path / "results")
+    monkeypatch.setattr(pages, "RESULTS", tmp_path / "docs")
+    config = variants.Config(
+        data="synthetic", sizes=("L1H3",), variants=("without", "tucker"), depth=2, patch=8, pretraining_steps=2,
+        pretraining_batch=8, adapt_steps=2, protocol=Protocol(count=60, epochs=1, batch=8), root=str(tmp_path),
+    )  # fmt: skip
+    narrow = variants.Variant("tucker", (("scaling", ScalingOptions(scope="off")), ("decoder.depth", 1)))
+    monkeypatch.setattr(constraints, "VARIANTS", (constraints.VARIANTS[0], narrow))
+    monkeypatch.setattr(constraints, "jobs", lambda c: variants.jobs("constraints", constraints.VARIANTS, c))
+    launch.sweep(constraints, config)
+    page = (tmp_path / "docs" / "constraints.md").read_text()
+    assert "--sizes L1H3 --variants without tucker --depth 2 --patch 8 --pretraining-steps 2" in page
+    assert page.count("\n| without | ") == page.count("\n| tucker | ") == 1
+    assert str(tmp_path) not in page
+    runs = json.loads((tmp_path / "results" / "constraints.json").read_text())["runs"]
+    assert [run["arm"] for run in runs] == ["without", "tucker"]
+    assert len(list(tmp_path.glob("baseline/weight-selection-L1H3-*"))) == 1
+    assert len(list(tmp_path.glob("adapt/tucker-L1H3-*"))) == 1
+
+    for run, top1 in zip(runs, (0.2, 0.3), strict=True):
+        run |= {"test": {"top1": top1, "top5": 0.9}, "depth": 3, "heads": 5}
+    more = [run | {"seed": 1, "test": {"top1": run["test"]["top1"] + 0.02, "top5": 0.9}} for run in runs]
+    tree = json.loads((tmp_path / "results" / "constraints.json").read_text()) | {"runs": runs + more}
+    (tmp_path / "results" / "constraints.json").write_text(json.dumps(tree))
+    pages.main("constraints")
+    page = (tmp_path / "docs" / "constraints.md").read_text()
+    assert "| without | 21.0 ± 1.4 \\| 57.09 | 21.0 | 0 | " in page
+    assert "| tucker | 31.0 ± 1.4 \\| 58.99 (+10.0; +1.9) | 31.0 | " in page
+    assert "2 seed(s)" in page
+
+
+def test_mistakes():
+    base = constraints.PRESETS["default"]
+    for change, says in (
+        ({}, "no data"),
+        ({"data": "x", "sizes": ("3x5",)}, "3x5"),
+        ({"data": "x", "variants": ("none",)}, "without"),
+    ):
+        with pytest.raises(UserError, match=says):
+            constraints.jobs(dataclasses.replace(base, **change))
