@@ -19,13 +19,13 @@ from typing import Annotated, Any
 
 import tyro
 from figures import methods as figures
+from figures.records import keep
 
 from ablations.sizes import Protocol, adaptation, configuration, flags, record
 from experiments import adapt, baseline, finetune
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
-from weight_templates.files import write_json
 from weight_templates.jobs import Job
 
 
@@ -179,7 +179,7 @@ def collect(config: Config, jobs: list[Job]) -> None:
         "steps": config.steps,
         **dataclasses.asdict(config.protocol),
     }
-    write_json(figures.RECORDS, {"about": about, "runs": [record for job in jobs for record in job.result]})
+    keep("methods", about, [record for job in jobs for record in job.result])
     figures.main()
 
 

@@ -24,12 +24,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from figures import sizes as figures
+from figures.records import keep
 
 from experiments import adapt, finetune
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
-from weight_templates.files import write_json
 from weight_templates.jobs import Job
 
 
@@ -213,7 +213,7 @@ def collect(config: Config, jobs: list[Job]) -> None:
         and {"data": Path(config.adapt).name, "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
         **dataclasses.asdict(config.protocol),
     }
-    write_json(figures.RECORDS, {"about": about, "runs": [record for job in jobs for record in job.result]})
+    keep("sizes", about, [record for job in jobs for record in job.result])
     figures.main()
 
 

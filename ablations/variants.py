@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from figures import variants as figures
+from figures.records import keep
 
 from ablations.sizes import Protocol, configuration, flags, record
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
 from weight_templates.errors import UserError
-from weight_templates.files import write_json
 from weight_templates.jobs import Job
 
 
@@ -203,5 +203,5 @@ def collect(ablation: str, config: Config, default: Config, jobs: list[Job]) -> 
         **dataclasses.asdict(config.protocol),
     }
     runs = [record for job in jobs for record in job.result]
-    write_json(figures.RECORDS / f"{ablation}.json", {"about": about, "runs": runs})
+    keep(ablation, about, runs)
     figures.main(ablation)

@@ -5,20 +5,16 @@
 reads `results/methods.json` and writes `docs/results/methods.md` with its figures.
 """
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from figures import paper
-from figures.records import HEADS, by_epoch, commits, read, spread
+from figures.records import HEADS, by_epoch, commits, read, save, spread, write
 from matplotlib.figure import Figure
 
 
-ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "results" / "methods.json"
-RESULTS = ROOT / "docs" / "results"
 METHODS = {
     "scratch": "nothing",
     "mimetic": "nothing",
@@ -35,16 +31,15 @@ METHODS = {
 """What each takes from its source. HydraViT needs a source pre-trained with random widths, so it has no row here."""
 
 
-def main(records: Path = RECORDS, results: Path = RESULTS) -> None:
+def main() -> None:
     """Writes the page and its figures."""
-    about, runs = read(records)
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "methods.md").write_text(page(about, runs))
+    about, runs = read("methods")
+    write("methods", page(about, runs))
     for data in runs["data"].unique():
-        curves(runs[runs["data"] == data], results / f"methods-{data}-curves.png")
+        curves(runs[runs["data"] == data], f"methods-{data}-curves")
 
 
-def page(about: dict[str, Any], runs: Any) -> str:
+def page(about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
     model, bank, source = about["model"], about["bank"], about["source"]
     text = [
@@ -74,7 +69,7 @@ def page(about: dict[str, Any], runs: Any) -> str:
             "",
             f"![held-out accuracy while training, {data}](methods-{data}-curves.png)",
         ]
-    return "\n".join([*text, "", "## Cost", "", *costs(runs)]) + "\n"
+    return [*text, "", "## Cost", "", *costs(runs)]
 
 
 def table(runs: Any) -> list[str]:
@@ -121,7 +116,7 @@ def costs(runs: Any) -> list[str]:
     return lines
 
 
-def curves(runs: Any, path: Path) -> None:
+def curves(runs: Any, name: str) -> None:
     """Held-out accuracy against the epoch, one panel a size."""
     order = [method for method in METHODS if method in set(runs["arm"])]
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
@@ -139,7 +134,7 @@ def curves(runs: Any, path: Path) -> None:
             if last:
                 axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         sns.despine(figure)
-        figure.savefig(path, dpi=160, metadata={"Software": None})
+        save(figure, name)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,83 @@
-"""What the pages made from `results/` have in common: reading records, and saying where they are from."""
+"""What the pages made from `results/` have in common: reading records, writing pages and figures, saying where they are from."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+
+from weight_templates.files import write_json
 
 
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "results"
+"""Records of runs, one JSON file a page."""
+RESULTS = ROOT / "docs" / "results"
+"""Pages and figures."""
 HEADS = {"new": "new", "probe": "the one that a linear probe on the same images found first"}
 """Where a network's head started, in words."""
 
 
-def read(path: Path) -> tuple[dict[str, Any], Any]:
+def read(name: str) -> tuple[dict[str, Any], Any]:
     """What a file of records says of itself, and its runs as a table, with test (else held-out) accuracies in percent."""
-    tree = json.loads(path.read_text())
+    tree = json.loads((RECORDS / f"{name}.json").read_text())
     runs: Any = pd.DataFrame(tree["runs"])
     for score in ("top1", "top5"):
         runs[score] = [100 * (test or held)[score] for test, held in zip(runs["test"], runs["held_out"], strict=True)]
     runs["size"] = [f"L{depth}H{heads}" for depth, heads in zip(runs["depth"], runs["heads"], strict=True)]
     return tree["about"], runs
+
+
+def keep(name: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> None:
+    """Writes records, from which their page can be made again at any time."""
+    write_json(RECORDS / f"{name}.json", {"about": about, "runs": runs})
+
+
+def write(name: str, lines: list[str]) -> None:
+    """Writes a page in Markdown, and its tables in LaTeX (package booktabs)."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / f"{name}.tex").write_text(latex(lines))
+
+
+def save(figure: Figure, name: str) -> None:
+    """Writes a figure for the screen and for print."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    figure.savefig(RESULTS / f"{name}.png", dpi=160, metadata={"Software": None})
+    figure.savefig(RESULTS / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+
+
+def latex(lines: list[str]) -> str:
+    """The tables among the lines of a page in Markdown, in LaTeX."""
+    text, title, table = [], "", list[list[str]]()
+    for line in [*lines, ""]:
+        if line.startswith("#"):
+            title = line.lstrip("# ")
+        if line.startswith("|"):
+            table.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+        elif table:
+            head, _, *rows = table
+            text += [
+                f"% {title}",
+                f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+                "\\toprule",
+                _row(head),
+                "\\midrule",
+            ]
+            text += [*map(_row, rows), "\\bottomrule", "\\end{tabular}", ""]
+            table = []
+    return "\n".join(text)
+
+
+SYMBOLS = {"\\|": "$|$", "&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "±": "$\\pm$", "–": "--", "×": "$\\times$"}
+
+
+def _row(cells: list[str]) -> str:
+    pattern = "|".join(map(re.escape, SYMBOLS))
+    return " & ".join(re.sub(pattern, lambda found: SYMBOLS[found[0]], cell) for cell in cells) + r" \\"
 
 
 def commits(runs: Any) -> str:

@@ -5,36 +5,31 @@
 reads `results/sizes.json` and writes `docs/results/sizes.md` with its figures.
 """
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from figures.records import HEADS, by_epoch, commits, read, spread
+from figures.records import HEADS, by_epoch, commits, read, save, spread, write
 from matplotlib.figure import Figure
 
 
-ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "results" / "sizes.json"
-RESULTS = ROOT / "docs" / "results"
 ARMS = ("probe of a random network", "zero-shot probe", "adapted probe", "scratch", "initialised", "adapted")
 GAINING = ("initialised", "adapted")
 PROBES = {"scratch": ARMS[0], "initialised": ARMS[1], "adapted": ARMS[2]}
 """The probe of the network that each starts as."""
 
 
-def main(records: Path = RECORDS, results: Path = RESULTS) -> None:
+def main() -> None:
     """Writes the page and its figures."""
-    about, runs = read(records)
-    results.mkdir(parents=True, exist_ok=True)
+    about, runs = read("sizes")
     if about["head"] == "probe":
         runs["curve"] = [from_probe(runs, run) for run in runs.to_dict("records")]
-    (results / "sizes.md").write_text(page(about, runs))
+    write("sizes", page(about, runs))
     for data in runs["data"].unique():
-        against_parameters(runs[runs["data"] == data], results / f"sizes-{data}-parameters.png")
-        curves(runs[runs["data"] == data], results / f"sizes-{data}-curves.png")
+        against_parameters(runs[runs["data"] == data], f"sizes-{data}-parameters")
+        curves(runs[runs["data"] == data], f"sizes-{data}-curves")
 
 
 def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
@@ -47,7 +42,7 @@ def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
     return [[0, runs[same]["held_out"].iloc[0]["top1"]], *run["curve"]]
 
 
-def page(about: dict[str, Any], runs: Any) -> str:
+def page(about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
     bank, model = about["bank"], about["bank"]["model"]
     seeds = runs["seed"].nunique()
@@ -82,7 +77,7 @@ def page(about: dict[str, Any], runs: Any) -> str:
             ("curves", "held-out accuracy while training"),
         ):
             text += ["", f"![{words}, {data}](sizes-{data}-{name}.png)"]
-    return "\n".join(text) + "\n"
+    return text
 
 
 def table(runs: Any) -> list[str]:
@@ -125,7 +120,7 @@ def convergence(curve: list[list[float]], scratch: list[list[float]]) -> float |
     return None
 
 
-def against_parameters(runs: Any, path: Path) -> None:
+def against_parameters(runs: Any, name: str) -> None:
     """Accuracy against parameters over the grid."""
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
@@ -139,10 +134,10 @@ def against_parameters(runs: Any, path: Path) -> None:
         axes.set_title(runs["data"].iloc[0], fontsize=10)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         sns.despine(figure)
-        figure.savefig(path, dpi=160, metadata={"Software": None})
+        save(figure, name)
 
 
-def curves(runs: Any, path: Path) -> None:
+def curves(runs: Any, name: str) -> None:
     """Held-out accuracy against the epoch, one panel a size."""
     table = by_epoch(runs[runs["arm"].isin(("scratch", *GAINING))])
     table = table.rename(columns={"arm": "from", "depth": "layers"})
@@ -153,7 +148,7 @@ def curves(runs: Any, path: Path) -> None:
             row="layers", col="heads", kind="line", height=1.6, aspect=1.25, errorbar="sd",
         )  # fmt: skip
         grid.set_titles("L{row_name} H{col_name}", size=9)
-        grid.savefig(path, dpi=160, metadata={"Software": None})
+        save(grid.figure, name)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,13 @@
 reads `results/{constraints,architecture,choices}.json`, those that are there, and writes `docs/results/NAME.md`.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import paper
-from figures.records import HEADS, commits, read, spread
+from figures import paper, records
+from figures.records import HEADS, commits, read, spread, write
 
 
-ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "results"
-RESULTS = ROOT / "docs" / "results"
 TITLES = {
     "constraints": "Families of constraints",
     "architecture": "Stochastic scaling and enhancements",
@@ -23,18 +19,15 @@ TITLES = {
 }
 
 
-def main(ablation: str, records: Path | None = None, results: Path | None = None) -> None:
+def main(ablation: str) -> None:
     """Writes the page of one ablation."""
-    about, runs = read((records or RECORDS) / f"{ablation}.json")
-    results = results or RESULTS
-    results.mkdir(parents=True, exist_ok=True)
-    (results / f"{ablation}.md").write_text(page(ablation, about, runs))
+    write(ablation, page(ablation, *read(ablation)))
 
 
-def page(ablation: str, about: dict[str, Any], runs: Any) -> str:
+def page(ablation: str, about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
     model, before = about["model"], about["pretraining"]
-    text = [
+    return [
         f"# {TITLES[ablation]}",
         "",
         f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
@@ -57,7 +50,6 @@ def page(ablation: str, about: dict[str, Any], runs: Any) -> str:
         "",
         *table(ablation, runs),
     ]
-    return "\n".join(text) + "\n"
 
 
 def table(ablation: str, runs: Any) -> list[str]:
@@ -96,5 +88,5 @@ def table(ablation: str, runs: Any) -> list[str]:
 
 if __name__ == "__main__":
     for name in TITLES:
-        if (RECORDS / f"{name}.json").exists():
+        if (records.RECORDS / f"{name}.json").exists():
             main(name)

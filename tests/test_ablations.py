@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from figures import paper
+from figures import paper, records
 from figures import variants as pages
 
 from ablations import architecture, choices, constraints, variants
@@ -72,8 +72,8 @@ def test_changes_by_dotted_names():
 
 
 def test_an_ablation_end_to_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "RECORDS", tmp_path / "results")
-    monkeypatch.setattr(pages, "RESULTS", tmp_path / "docs")
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "results")
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
     config = variants.Config(
         data="synthetic", sizes=("L1H3",), variants=("without", "tucker"), depth=2, patch=8, pretraining_steps=2,
         pretraining_batch=8, adapt_steps=2, protocol=Protocol(count=60, epochs=1, batch=8), root=str(tmp_path),

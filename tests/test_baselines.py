@@ -486,11 +486,12 @@ def test_models_of_timm_are_sources(tmp_path):
 def test_methods_are_tabulated(tmp_path, monkeypatch):
     """Two methods at two sizes, end to end; then the page from records by hand."""
     from figures import methods as figures
+    from figures import records
 
     from ablations import methods, sizes
 
-    monkeypatch.setattr(figures, "RECORDS", tmp_path / "methods.json")
-    monkeypatch.setattr(figures.main, "__defaults__", (tmp_path / "methods.json", tmp_path / "docs"))
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
     for family in ("tucker", "none"):
         about = {"data": "synthetic", "steps": 10, "batch": 8}
         wt.save_bank(

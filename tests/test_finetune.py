@@ -313,12 +313,12 @@ def test_small_images_are_enlarged_whole_to_be_judged():
 
 
 def test_the_grid_of_sizes_is_tabulated(tmp_path, bank, monkeypatch):
-    from figures import sizes as figures
+    from figures import records
 
     from ablations import sizes
 
-    monkeypatch.setattr(figures, "RECORDS", tmp_path / "sizes.json")
-    monkeypatch.setattr(figures.main, "__defaults__", (tmp_path / "sizes.json", tmp_path / "docs"))
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
     launch.sweep(sizes, sizes.Config(
         bank=str(bank), data=("synthetic",), depths=(1,), heads=(2,),
         protocol=sizes.Protocol(count=60, epochs=2, batch=8), adapt="synthetic", adapt_steps=2, root=str(tmp_path),

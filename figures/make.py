@@ -1,0 +1,102 @@
+"""Makes every table and figure that has runs, and one HTML page with all of it.
+
+    python figures/make.py
+
+First collects the records of whatever ablations have been launched under `--root`, as far as their jobs are done, into
+`results/`; then writes, from those records alone, the pages in `docs/results` (Markdown, LaTeX, PNG, PDF), the drawing of
+the method, and `report.html`, which holds its pictures in itself. Without runs it does the same from the committed records.
+"""
+
+import base64
+import dataclasses
+import importlib
+import json
+import re
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # so that this file runs as a script, whatever the folder
+
+from figures import methods, overview, records, sizes, variants  # noqa: E402
+
+from weight_templates import cli, launch  # noqa: E402
+
+
+PAGES: dict[str, Any] = {
+    "sizes": sizes.main,
+    "methods": methods.main,
+    **{name: partial(variants.main, name) for name in variants.TITLES},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Make every table and figure that has runs, and a report in HTML."""
+
+    root: str = "runs"
+    """Folder of all runs; what has been launched there is collected."""
+    report: str = "report.html"
+    """The report to write."""
+
+
+def main(config: Config) -> None:
+    """Collects records, writes pages, figures and the report."""
+    for sweep in sorted(Path(config.root).expanduser().glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
+        collect(json.loads(sweep.read_text()))
+    for name, make in PAGES.items():
+        if (records.RECORDS / f"{name}.json").exists():
+            make()
+            cli.say(f"page             {records.RESULTS / name}.md")
+    overview.main()
+    Path(config.report).write_text(report())
+    cli.say(f"report           {config.report}")
+
+
+def collect(sweep: dict[str, Any]) -> None:
+    """Has an ablation write the records of its jobs that are done."""
+    module = importlib.import_module(sweep["module"])
+    config = launch.parse(module, sweep["argv"]).config
+    if done := [job for job in module.jobs(config) if job.result is not None]:
+        module.collect(config, done)
+
+
+def report() -> str:
+    """All pages as one in HTML, pictures included."""
+    from markdown_it import MarkdownIt
+
+    pages = [path for name in PAGES if (path := records.RESULTS / f"{name}.md").exists()]
+    pages += sorted(path for path in records.RESULTS.glob("*.md") if path not in pages)
+    body = MarkdownIt().enable("table").render("\n\n".join(path.read_text() for path in pages))
+    body = re.sub(r'<img src="([^"]+)"', lambda found: f'<img src="{embedded(records.RESULTS / found[1])}"', body)
+    method = embedded(ROOT / "docs" / "overview.png")
+    titles = [page.read_text().splitlines()[0].lstrip("# ") for page in pages]
+    body = re.sub(r"<h1>(.*?)</h1>", lambda found: f'<h1 id="{titles.index(found[1])}">{found[1]}</h1>', body)
+    links = "".join(f'<li><a href="#{number}">{title}</a></li>' for number, title in enumerate(titles))
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>weight-templates: results</title><style>{STYLE}'
+        f'</style><body><h1>weight-templates: results</h1><img src="{method}" alt="the method"><ul>{links}</ul>{body}</body></html>\n'
+    )
+
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; margin: 1rem 0; }
+th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; }
+code { background: #f4f4f4; padding: 0.1rem 0.25rem; overflow-wrap: anywhere; }
+h1 { margin-top: 3rem; border-bottom: 2px solid #ccc; }
+"""
+
+
+def embedded(picture: Path) -> str:
+    """A picture as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(cli.parse({"default": Config()})))

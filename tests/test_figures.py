@@ -1,0 +1,69 @@
+"""Pages and figures: the committed ones are what their records give, and the report holds all of it in itself."""
+
+import json
+import re
+
+import pytest
+from figures import make, overview, records
+
+from weight_templates import launch
+
+from .slurm import work
+
+
+COMMITTED = sorted(path.stem for path in records.RECORDS.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_pages_are_what_their_records_give(name, tmp_path, monkeypatch):
+    committed = records.RESULTS
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    make.PAGES[name]()
+    made = sorted(tmp_path.iterdir())
+    assert {path.suffix for path in made} <= {".md", ".tex", ".png", ".pdf"}
+    for path in made:
+        assert (committed / path.name).exists(), path.name
+        if path.suffix in (".md", ".tex"):
+            assert path.read_text() == (committed / path.name).read_text(), path.name
+
+
+def test_every_page_has_its_records():
+    """A page that says that nothing in it is typed by hand comes from records or a benchmark, and names its command."""
+    for path in records.RESULTS.glob("*.md"):
+        text = path.read_text()
+        assert re.search(r"`python (ablations|benchmarks|experiments)/\w+\.py", text), path.name
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+            assert (records.RESULTS / picture).exists(), picture
+
+
+def test_latex_by_hand():
+    lines = ["# Families", "", "| a | b_1 |", "|---|---|", "| x & y | 1.0 ± 0.2 \\| 50 % |", "", "text"]
+    assert records.latex(lines) == (
+        "% Families\n\\begin{tabular}{lr}\n\\toprule\na & b\\_1 \\\\\n\\midrule\n"
+        "x \\& y & 1.0 $\\pm$ 0.2 $|$ 50 \\% \\\\\n\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+def test_what_was_launched_is_collected_and_reported(tmp_path, monkeypatch):
+    """Also when some jobs are not done: what they would have said stays empty."""
+    from PIL import Image
+
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "results")
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
+    monkeypatch.setattr(overview, "TARGET", tmp_path / "overview.png")
+    argv = [f"--root={tmp_path}", "--count=3"]
+    config = launch.parse(work, argv).config
+    launch.sweep(work, config, argv=argv)
+    (tmp_path / "collected.json").unlink()
+    next(tmp_path.glob("jobs/wait-1-*/result.json")).unlink()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "extra.md").write_text("# Extra\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n![p](p.png)\n")
+    Image.new("RGB", (4, 4)).save(tmp_path / "docs" / "p.png")
+    make.main(make.Config(str(tmp_path), str(tmp_path / "report.html")))
+    assert [cell["number"] for cell in json.loads((tmp_path / "collected.json").read_text())] == [0, 2]
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>2</td>" in page
+    assert '<a href="#0">Extra</a>' in page
+    assert '<h1 id="0">Extra</h1>' in page
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]+)"', page))
+    assert len(re.findall(r"<img", page)) == 2
