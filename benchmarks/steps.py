@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from weight_templates import bank, inherit, scaling, training
-from weight_templates.config import DecoderConfig, Family, OptimOptions, ScalingOptions, ViTConfig
-from weight_templates.constraints import FAMILIES
+from weight_templates.config import Application, DecoderConfig, Family, OptimOptions, ScalingOptions, ViTConfig
+from weight_templates.constrained import factoring
+from weight_templates.constraints import FAMILIES, AbstractConstraint
 from weight_templates.layouts import LAYOUTS
 from weight_templates.models import MAE
 from weight_templates.tasks import masked
@@ -28,13 +29,15 @@ def our_step(
     *,
     scaled: ScalingOptions = DEFAULT,
     precision: str = "float32",
+    constraint: AbstractConstraint | None = None,
+    application: Application = "expanded",
 ) -> Callable[[], None]:
     """A function that takes one step of pre-training on random images and waits for it.
 
     Under sliced execution it takes one step at each width there is to draw.
     """
-    model = _model(family, vit, decoder)
-    return _step(model, masked.trainable(model), family, batch, scaled, precision)
+    model = _model(family, vit, decoder, constraint)
+    return _step(model, masked.trainable(model), family, batch, scaled, precision, application)
 
 
 def adaptation_step(
@@ -45,12 +48,20 @@ def adaptation_step(
     return _step(model, inherit.scalers_of(model), family, batch, ScalingOptions("off"), "float32")
 
 
-def _model(family: Family, vit: ViTConfig, decoder: DecoderConfig) -> MAE:
-    return eqx.filter_jit(bank.build)(vit, decoder, FAMILIES[family](), LAYOUTS["unified"](), key=jr.key(0))
+def _model(family: Family, vit: ViTConfig, decoder: DecoderConfig, constraint: AbstractConstraint | None = None) -> MAE:
+    return eqx.filter_jit(bank.build)(
+        vit, decoder, constraint or FAMILIES[family](), LAYOUTS["unified"](), key=jr.key(0)
+    )
 
 
 def _step(
-    model: MAE, trainable: PyTree, family: Family, batch: int, scaled: ScalingOptions, precision: str
+    model: MAE,
+    trainable: PyTree,
+    family: Family,
+    batch: int,
+    scaled: ScalingOptions,
+    precision: str,
+    application: Application = "expanded",
 ) -> Callable[[], None]:
     vit = model.encoder.config
     optimizer = training.adamw(OptimOptions(), training.cosine(OptimOptions(), 1000))
@@ -61,10 +72,11 @@ def _step(
     state = eqx.filter_jit(lambda m: training.init_state(m, trainable, optimizer, ema=False))(model)
     images = jr.randint(jr.key(1), (batch, vit.image, vit.image, 3), 0, 256).astype(jnp.uint8)
     data = {"image": images, "label": jnp.zeros(batch, jnp.int32)}
-    step, batches = make(scaling.preparation(scaled, vit, family, precision)), [data]
+    factored = factoring(application, model.encoder, batch * (int(vit.patches * (1 - model.config.mask_ratio)) + 1))
+    step, batches = make(scaling.preparation(scaled, vit, family, precision, factored)), [data]
     if scaled.execution == "sliced":
         widths = np.array([[n, n] for n in scaling.widths_of(scaled, vit)])
-        step, all_batches = scaling.sliced(make, lambda done: [data] * len(widths), widths, precision)
+        step, all_batches = scaling.sliced(make, lambda done: [data] * len(widths), widths, precision, factored)
         batches = list(all_batches(0))
 
     def run() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from weight_templates import cli, launch
 from weight_templates.config import (
+    Application,
     ConstraintOptions,
     DataOptions,
     DecoderConfig,
@@ -44,6 +45,9 @@ class Config:
     model: ViTConfig = ViTConfig(depth=6, head_dim=8)
     decoder: DecoderConfig = DecoderConfig(depth=1, width=64, heads=4)
     scaling: ScalingOptions = ScalingOptions()
+    application: Application = "auto"
+    """Of the constrained weights in a step. expanded: multiplied out first. factored: factor by factor (tucker), which is
+    cheaper at low ranks. auto: expanded, unless that takes far more multiplications."""
     optim: OptimOptions = OptimOptions(base_lr=6e-3, batch=128, epochs=10)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
@@ -99,7 +103,14 @@ def main(config: Config) -> Path:
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return run.path / "bank.safetensors"
-    _, summary = learn(config, run, eqx.filter_jit(build), lambda m, about: bank.Bank(m, family, about), config.scaling)
+    _, summary = learn(
+        config,
+        run,
+        eqx.filter_jit(build),
+        lambda m, about: bank.Bank(m, family, about),
+        config.scaling,
+        application=config.application,
+    )
     run.finish(**summary)
     cli.say(
         f"next             python experiments/reconstruct.py {run.path / 'bank.safetensors'} "
@@ -129,6 +140,7 @@ def learn(
     trainable: Callable[[Any], Any] | None = None,
     loss: Callable[..., Any] | None = None,
     auto_encoder: Callable[[Any], Any] = lambda model: model,
+    application: Application = "auto",
 ) -> tuple[Any, dict[str, Any]]:
     """Trains a constrained auto-encoder, and leaves its bank and pictures in the run's directory.
 
@@ -141,6 +153,7 @@ def learn(
     - `trainable`: from the model to a tree of booleans, True at the leaves to train; default all.
     - `loss`: of a batch; default the reconstruction loss.
     - `auto_encoder`: from the model to the auto-encoder in it, if it holds more than that.
+    - `application`: see `Config`.
 
     **Returns:** the bank, and the summary: steps, losses at several widths, sizes. Raises what `training.train` raises.
     """
@@ -149,7 +162,7 @@ def learn(
     import jax.random as jr
 
     from weight_templates import bank, data, pictures, scaling, training, trees
-    from weight_templates.constrained import Widths, materialize
+    from weight_templates.constrained import Widths, factoring, materialize
     from weight_templates.tasks import masked
 
     init_key, train_key, mask_key = jr.split(jr.key(config.seed), 3)
@@ -190,11 +203,13 @@ def learn(
     def ahead(done):
         return data.ahead(feed, done, steps)
 
+    tokens = optim.batch // optim.microbatches * (int(vit.patches * (1 - auto_encoder(model).config.mask_ratio)) + 1)
+    factored = factoring(application, auto_encoder(model).encoder, tokens)
     if scaled.execution == "sliced":
         widths = scaling.drawn_widths(scaled, vit, steps, key=train_key)
-        step, batches = scaling.sliced(make, ahead, widths, precision)
+        step, batches = scaling.sliced(make, ahead, widths, precision, factored)
     else:
-        step, batches = make(scaling.preparation(scaled, vit, family, precision)), ahead
+        step, batches = make(scaling.preparation(scaled, vit, family, precision, factored)), ahead
     with run:
         state = training.train(
             run,

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "constraints": BASE,
     "nn": BASE,
     "models": BASE | {"nn"},
-    "layouts": BASE | {"constraints", "models"},
+    "layouts": BASE | {"constraints", "models", "nn"},
     "constrained": BASE | {"constraints", "layouts", "models", "nn"},
     "scaling": BASE | {"constrained", "models", "training"},
     "bank": BASE | {"constrained", "constraints", "layouts", "models"},

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 import weight_templates as wt
 from weight_templates import trees
+from weight_templates.constrained import Widths, expand, factoring, is_cheaper_factored
+from weight_templates.errors import UserError
 from weight_templates.layouts import LAYOUTS, governed, shapes
 from weight_templates.models.mae import reconstruction_loss, with_encoder
 from weight_templates.models.vit import ViT
 
-from .helpers import CONFIGS, ENHANCED, mae, scrambled
+from .helpers import CONFIGS, ENHANCED, PLAIN, mae, scrambled
 
 
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
@@ -176,3 +178,43 @@ def test_every_sized_axis_is_named():
         for name, leaf in big.items():
             expected = [sizes.get(axis, size) for axis, size in zip(names[name], leaf.shape, strict=True)]
             assert tuple(expected) == little[name].shape, name
+
+
+@layouts
+@configs
+def test_factors_are_applied_as_they_are_multiplied_out(config, layout, float64):
+    """Outputs and gradients, at full width and under masks."""
+    constraint = wt.Tucker(ranks=(2, 5, 7) if layout == "components" else (5, 6, 7))
+    made = mae(config, constraint, layout, key=jr.key(0)).encoder
+    made = scrambled(jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, made), jr.key(1))
+    image, weigh = jr.normal(jr.key(2), (16, 16, 3)), jr.normal(jr.key(3), (17, config.channels))
+
+    @eqx.filter_jit
+    def run(c, widths, factored):
+        return eqx.filter_value_and_grad(lambda c: jnp.sum(weigh * expand(c, widths, factored=factored)(image)))(c)
+
+    for widths in (None, Widths(jnp.array(2), jnp.array(3))):
+        for one, other in zip(
+            jax.tree.leaves(run(made, widths, True)), jax.tree.leaves(run(made, widths, False)), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_products_are_counted():
+    """Of a layer of 4 heads of 4 by hand: what `Factored.products` says, and what is chosen at which ranks."""
+    made = mae(PLAIN, wt.Tucker(ranks=(5, 3, 2)), key=jr.key(0)).encoder
+    qkv, out, enter, leave = governed(expand(made, factored=True).blocks)
+    layers, width = 3, 16
+    assert qkv.products == layers * (width * 2 + 3 * 2 * 3 + 3 * 3 * width)
+    assert out.products == layers * (width * 2 + 2 * 3 + 3 * width)
+    assert enter.products == leave.products == layers * (width * 2 + 4 * 2 * 3 + 4 * 3 * width)
+    assert is_cheaper_factored(made, 1000)
+    assert not is_cheaper_factored(mae(PLAIN, key=jr.key(0)).encoder, 1000)  # ranks of a half
+    for family in ("none", "linear", "kronecker", "svd"):
+        other = mae(PLAIN, family, key=jr.key(0)).encoder
+        assert not is_cheaper_factored(other, 1000)
+        with pytest.raises(UserError, match="--application factored"):
+            factoring("factored", other, 1000)
+    assert factoring("factored", mae(PLAIN, key=jr.key(0)).encoder, 1000)(made)
+    assert not factoring("expanded", made, 1000)(made)
+    assert factoring("auto", made, 1000)(made)

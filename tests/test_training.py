@@ -15,6 +15,7 @@ import pytest
 
 import weight_templates as wt
 from weight_templates import trees
+from weight_templates.cli import clock
 from weight_templates.config import OptimOptions, RunOptions, ScalingOptions
 from weight_templates.constrained import materialize
 from weight_templates.scaling import drawn_widths, preparation, sample_widths, scope_of, sliced, widths_of
@@ -35,7 +36,6 @@ from weight_templates.training import (
     share,
 )
 from weight_templates.training.optim import decayed
-from weight_templates.training.record import clock
 
 from .helpers import ENHANCED, PLAIN, mae
 

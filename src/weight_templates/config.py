@@ -18,6 +18,7 @@ Dress = Literal["enhanced", "plain"]
 Family = Literal["none", "linear", "kronecker", "svd", "tucker"]
 Scope = Literal["submodel", "scalers", "off"]
 Execution = Literal["masked", "sliced"]
+Application = Literal["auto", "expanded", "factored"]
 
 
 @dataclasses.dataclass(frozen=True)

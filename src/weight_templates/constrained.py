@@ -12,7 +12,8 @@ modules are trees. What holds the backbone (an auto-encoder, a classifier) holds
 `materialize` puts the plain backbone there, once per loss.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,11 +23,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from . import trees
-from .config import Scope, ViTConfig
+from .config import Application, Scope, ViTConfig
 from .constraints import AbstractConstraint, Factors
+from .errors import UserError
 from .layouts import AbstractLayout, governed, shapes, slices_of
 from .models import ViT
 from .nn import AbstractNorm
+
+
+WORTH = 0.4
+"""Products with factors are small and bound by memory: a step at 0.92 of the multiplications took 1.27 times as long on a
+CPU, one at 0.4 took 0.95 (`benchmarks/pretrain_step.py`)."""
 
 
 class Widths(NamedTuple):
@@ -66,7 +73,9 @@ def constrain(
     return Constrained(factors, _without_governed(ViT(config, key=vkey)), constraint, layout)
 
 
-def expand(constrained: Constrained, widths: Widths | None = None, scope: Scope = "submodel") -> ViT:
+def expand(
+    constrained: Constrained, widths: Widths | None = None, scope: Scope = "submodel", factored: bool = False
+) -> ViT:
     """The plain backbone that a constrained one stands for.
 
     **Arguments:**
@@ -75,6 +84,7 @@ def expand(constrained: Constrained, widths: Widths | None = None, scope: Scope 
     - `scope`: what the masks of `widths` reach. `submodel`: all that the narrower model lacks, and the norms' statistics
         cover the kept channels only, so that the result computes what the sliced model does, at static shapes.
         `scalers`: the governed weights only (SWEET Eq. 7-8 to the letter).
+    - `factored`: leave the governed weights as `Factored`, to be applied factor by factor; see `is_cheaper_factored`.
     """
     config, constraint, layout = constrained.config, constrained.constraint, constrained.layout
     factors, free, sizes = constrained.factors, constrained.free, shapes(layout, config)
@@ -84,15 +94,58 @@ def expand(constrained: Constrained, widths: Widths | None = None, scope: Scope 
         factors = {group: constraint.mask(f, sizes[group], rows[group], cols) for group, f in factors.items()}
         if scope == "submodel":
             free = _masked(free, {"inner": inner, "third": inner // 3, "width": cols})
-    stacks = {group: constraint.expand(f, sizes[group]) for group, f in factors.items()}
-    leaves = layout.unfold(stacks, config.dress)
+    if factored:
+        cores = {group: constraint.cores(f, sizes[group]) for group, f in factors.items()}
+        leaves = layout.unfold_factored(cores, config.dress)
+    else:
+        stacks = {group: constraint.expand(f, sizes[group]) for group, f in factors.items()}
+        leaves = layout.unfold(stacks, config.dress)
     return eqx.tree_at(lambda vit: governed(vit.blocks), free, leaves, is_leaf=lambda x: x is None)
 
 
-def materialize(tree: PyTree, widths: Widths | None = None, scope: Scope = "submodel") -> PyTree:
+def factoring(application: Application, constrained: Constrained, tokens: int) -> Callable[[Constrained], bool]:
+    """Of a backbone, or a narrower one, whether a step on so many tokens applies its weights factor by factor.
+
+    Raises UserError if that is asked for where the family has no such form.
+    """
+    if application == "factored" and not _has_cores(constrained):
+        raise UserError(
+            "--application factored needs a family whose weights have factors to apply; say --constraint tucker."
+        )
+    return lambda c: application == "factored" or (application == "auto" and is_cheaper_factored(c, tokens))
+
+
+def _has_cores(constrained: Constrained) -> bool:
+    sizes = shapes(constrained.layout, constrained.config)
+    return all(constrained.constraint.cores(f, sizes[group]) is not None for group, f in constrained.factors.items())
+
+
+def is_cheaper_factored(constrained: Constrained, tokens: int) -> bool:
+    """Whether applying the factors to so many tokens takes at most WORTH times the multiplications of multiplying them
+    out first, and the result.
+
+    Counted from shapes, the mixing of slices left out, which both need. False where the family has no such form.
+    """
+    if not _has_cores(constrained):
+        return False
+
+    def apply(c: Constrained) -> tuple[Any, Any]:
+        return governed(expand(c, factored=True).blocks), governed(expand(c).blocks)
+
+    lazy, full = eqx.filter_eval_shape(apply, constrained)
+    multiplied = sum(leaf.core.size // leaf.core.shape[-1] * leaf.col.shape[-2] * leaf.col.shape[-1] for leaf in lazy)
+    return sum(leaf.products for leaf in lazy) * tokens < WORTH * (trees.count(full) * tokens + multiplied)
+
+
+def materialize(
+    tree: PyTree,
+    widths: Widths | None = None,
+    scope: Scope = "submodel",
+    factored: Callable[[Constrained], bool] = lambda constrained: False,
+) -> PyTree:
     """`tree` with every constrained backbone in it expanded; see `expand`. Other trees are returned as they are."""
     return jax.tree.map(
-        lambda node: expand(node, widths, scope) if isinstance(node, Constrained) else node,
+        lambda node: expand(node, widths, scope, factored(node)) if isinstance(node, Constrained) else node,
         tree,
         is_leaf=lambda node: isinstance(node, Constrained),
     )

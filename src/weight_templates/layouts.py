@@ -16,9 +16,11 @@ from jaxtyping import Array, Float
 from .config import Dress, ViTConfig
 from .constraints import Shape
 from .models import Block
+from .nn import Factored
 
 
 Stacks = dict[str, Float[Array, "slice row col"]]
+Cores = dict[str, tuple[Float[Array, "slice r2 r3"], Float[Array, "row r2"], Float[Array, "col r3"]]]
 
 
 def governed(blocks: Block) -> tuple[Any, Any, Any, Any]:
@@ -44,6 +46,15 @@ class AbstractLayout(eqx.Module):
     @abc.abstractmethod
     def unfold(self, stacks: Stacks, dress: Dress) -> tuple[Float[Array, "..."], ...]:
         """The governed leaves; the converse of `fold`."""
+
+    @abc.abstractmethod
+    def unfold_factored(self, groups: Cores, dress: Dress) -> tuple[Factored, ...]:
+        """The governed leaves, to be applied factor by factor: what `unfold` makes of `row core[slice] colᵀ`."""
+
+
+def _factored(core: Array, row: Array, col: Array) -> Factored:
+    """A leaf of stacked blocks that is applied factor by factor; all layers have the same `row` and `col`."""
+    return Factored(core, *(jnp.broadcast_to(factor, (len(core), *factor.shape)) for factor in (row, col)))
 
 
 def shapes(layout: AbstractLayout, config: ViTConfig) -> dict[str, Shape]:
@@ -100,6 +111,15 @@ class Unified(AbstractLayout):
         parts = jnp.moveaxis(ffn[:, :, : 3 * third].reshape(-1, 8, third, 3, width), 3, 1)
         return qkv, out, parts[:, :2], parts[:, 2]
 
+    def unfold_factored(self, groups: Cores, dress: Dress) -> tuple[Factored, ...]:
+        core, row, col = groups["all"]
+        core = core.reshape(-1, 12, *core.shape[1:])
+        qkv, out = _factored(core[:, :3], row[None], col), _factored(core[:, 3:4], row[None], col)
+        if dress == "plain":
+            return qkv, out, _factored(core[:, 4:8], row[None], col), _factored(core[:, 8:], row[None], col)
+        parts = jnp.moveaxis(row[: len(row) // 3 * 3].reshape(-1, 3, row.shape[1]), 1, 0)
+        return qkv, out, _factored(core[:, 4:], parts[:2], col), _factored(core[:, 4:], parts[2:], col)
+
 
 class Components(AbstractLayout):
     """A stack per kind of matrix, so that each kind has a template of its own (WAVE, FINE, TLEG)."""
@@ -127,6 +147,13 @@ class Components(AbstractLayout):
             return stacks[name].reshape(-1, *lead, *stacks[name].shape[1:])
 
         return leaf("qkv", 3), leaf("out"), leaf("enter", *blocks), leaf("leave", blocks[-1])
+
+    def unfold_factored(self, groups: Cores, dress: Dress) -> tuple[Factored, ...]:
+        leaves = []
+        for name, count in self.per_layer(dress).items():
+            core, row, col = groups[name]
+            leaves.append(_factored(core.reshape(-1, count, *core.shape[1:]), row[None], col))
+        return tuple(leaves)
 
 
 LAYOUTS: dict[str, type[AbstractLayout]] = {"unified": Unified, "components": Components}

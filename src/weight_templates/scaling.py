@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from . import trees
 from .config import ScalingOptions, Scope, ViTConfig
-from .constrained import Widths, expand, materialize, select
+from .constrained import Constrained, Widths, expand, materialize, select
 from .models import MAE
 from .models.mae import with_encoder
 from .training.step import step_keys
@@ -21,6 +21,7 @@ from .training.step import step_keys
 
 Prepare = Callable[[PyTree, PRNGKeyArray], PyTree]
 Step = Callable[[Any, Any, PRNGKeyArray], Any]
+Factoring = Callable[[Constrained], bool]
 
 
 def scope_of(options: ScalingOptions, family: str) -> Scope:
@@ -44,8 +45,19 @@ def sample_widths(options: ScalingOptions, config: ViTConfig, *, key: PRNGKeyArr
     return Widths(rows, rows if options.coupled else cols)
 
 
-def preparation(options: ScalingOptions, config: ViTConfig, family: str, precision: str) -> Prepare:
+def expanded(constrained: Constrained) -> bool:
+    """Weights are multiplied out, whatever that costs."""
+    return False
+
+
+def preparation(
+    options: ScalingOptions, config: ViTConfig, family: str, precision: str, factored: Factoring = expanded
+) -> Prepare:
     """What a step does before anything is computed: expand the parameters under random widths, and cast them.
+
+    **Arguments:**
+
+    - `factored`: of a backbone, whether its weights are applied factor by factor instead.
 
     **Returns:** a function from the parameters, in float32, and the step's key to the model in `precision`.
     """
@@ -53,19 +65,20 @@ def preparation(options: ScalingOptions, config: ViTConfig, family: str, precisi
 
     def prepare(params: PyTree, key: PRNGKeyArray) -> PyTree:
         widths = None if scope == "off" else sample_widths(options, config, key=key)
-        return trees.cast(materialize(params, widths, scope), precision)
+        return trees.cast(materialize(params, widths, scope, factored), precision)
 
     return prepare
 
 
-def narrowed(mae: MAE, rows: int, cols: int) -> MAE:
+def narrowed(mae: MAE, rows: int, cols: int, factored: Factoring = expanded) -> MAE:
     """A constrained auto-encoder, expanded at a width: what the masks of `Widths(rows, cols)` make of it, but small.
 
     Differentiable: what lies beyond the width has gradient zero.
     """
     config = mae.encoder.config
     layers = list(range(config.depth))
-    return with_encoder(mae, expand(select(mae.encoder, config.resized(heads=rows, columns=cols), layers)))
+    narrow = select(mae.encoder, config.resized(heads=rows, columns=cols), layers)
+    return with_encoder(mae, expand(narrow, factored=factored(narrow)))
 
 
 def drawn_widths(
@@ -84,6 +97,7 @@ def sliced(
     batches: Callable[[int], Iterable[Any]],
     widths: Int[np.ndarray, "steps 2"],
     precision: str,
+    factored: Factoring = expanded,
 ) -> tuple[Step, Callable[[int], Iterable[Any]]]:
     """Training at reduced cost: every width is a program of its own, compiled when it is first drawn.
 
@@ -92,13 +106,14 @@ def sliced(
     - `make`: from a step's preparation to the step.
     - `batches`: from the number of steps done to the batches that are left.
     - `widths`: `drawn_widths`.
+    - `factored`: see `preparation`.
 
     **Returns:** the step and its batches, each with its width. The states are, to rounding, those of masked execution.
     """
 
     @functools.cache
     def at(rows: int, cols: int) -> Step:
-        return make(lambda params, key: trees.cast(narrowed(params, rows, cols), precision))
+        return make(lambda params, key: trees.cast(narrowed(params, rows, cols, factored), precision))
 
     def step(state: Any, item: Any, key: PRNGKeyArray) -> Any:
         batch, (rows, cols) = item

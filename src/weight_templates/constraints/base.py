@@ -78,6 +78,11 @@ class AbstractConstraint(eqx.Module):
     def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
         """The weights that the factors stand for."""
 
+    def cores(self, factors: Factors, shape: Shape) -> tuple[Array, Array, Array] | None:
+        """Matrices with which the weights can be applied factor by factor: core (slice, r2, r3), row (row, r2) and col
+        (col, r3), the weights being `row core[slice] colᵀ`; None if the family has none."""
+        return None
+
     @abc.abstractmethod
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
         """The factors of a stack of `shape`, larger or smaller, whose slices are those of the given indices."""

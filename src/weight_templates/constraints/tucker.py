@@ -46,6 +46,10 @@ class Tucker(AbstractConstraint):
             core = _mode_product(core, scalers[axis], axis)
         return core
 
+    def cores(self, factors: Factors, shape: Shape) -> tuple[Array, Array, Array]:
+        s = factors.scalers
+        return _mode_product(factors.template["core"], s["slice"], 0), s["row"], s["col"]
+
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
         s = factors.scalers
         rows, cols = cycle(s["row"], shape.rows, 0), cycle(s["col"], shape.cols, 0)

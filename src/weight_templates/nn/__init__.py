@@ -6,7 +6,7 @@ that the first entries along every axis are the narrower layer. Names of axes: `
 """
 
 from .attention import Attention
-from .linear import Linear, project
+from .linear import Factored, Linear, project
 from .mlp import Gelu, SwiGlu
 from .norm import AbstractNorm, LayerNorm, RMSNorm
 from .position import nested_sincos, rotary
@@ -15,6 +15,7 @@ from .position import nested_sincos, rotary
 __all__ = [
     "AbstractNorm",
     "Attention",
+    "Factored",
     "Gelu",
     "LayerNorm",
     "Linear",

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .linear import glorot, project
+from .linear import glorot, narrow, widen
 from .position import rotate
 
 
@@ -35,10 +35,9 @@ class Attention(eqx.Module):
         - `x`: the tokens of one image.
         - `angles`: the tokens' rotations, radians; None for no rotary positions.
         """
-        inner = self.out.shape[0]
-        qkv = project(x, self.qkv.reshape(3 * inner, -1)) + self.qkv_bias.reshape(-1)
+        qkv = widen(x, self.qkv) + self.qkv_bias.reshape(-1)
         q, k, v = jnp.moveaxis(qkv.reshape(len(x), 3, -1, self.head_dim), 1, 0)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        mixed = jax.nn.dot_product_attention(q, k, v).reshape(len(x), inner)
-        return project(mixed, self.out.T) + self.out_bias
+        mixed = jax.nn.dot_product_attention(q, k, v).reshape(len(x), -1)
+        return narrow(mixed, self.out) + self.out_bias

@@ -12,6 +12,45 @@ def project(x: Float[Array, "*batch in"], weight: Float[Array, "out in"]) -> Flo
     return y.astype(x.dtype)
 
 
+class Factored(eqx.Module):
+    """A stack of matrices `W[part, slice] = row[part] core[slice] colᵀ`, applied factor by factor, never multiplied out."""
+
+    core: Float[Array, "*layer slice r2 r3"]
+    row: Float[Array, "*layer part row r2"]
+    col: Float[Array, "*layer width r3"]
+
+    @property
+    def products(self) -> int:
+        """Multiplications to apply all of it to one vector."""
+        slices, r2, r3 = self.core.shape[-3:]
+        parts, rows, _ = self.row.shape[-3:]
+        layers = self.core.size // (slices * r2 * r3)
+        return layers * (self.col.shape[-2] * r3 + slices * r2 * r3 + parts * slices * rows * r2)
+
+
+def widen(
+    x: Float[Array, "token width"], weight: Float[Array, "*stack row width"] | Factored
+) -> Float[Array, "token all"]:
+    """From the residual stream into all rows of a stack of matrices, in their order: `x Wᵀ`."""
+    if not isinstance(weight, Factored):
+        return project(x, weight.reshape(-1, weight.shape[-1]))
+    slices, r2, r3 = weight.core.shape
+    low = project(project(x, weight.col.T), weight.core.reshape(-1, r3)).reshape(len(x), slices, r2)
+    return jnp.stack([project(low, row) for row in weight.row], axis=1).reshape(len(x), -1)
+
+
+def narrow(
+    x: Float[Array, "token all"], weight: Float[Array, "*stack row width"] | Factored
+) -> Float[Array, "token width"]:
+    """From all rows of a stack of matrices back to the residual stream: `x W`."""
+    if not isinstance(weight, Factored):
+        return project(x, weight.reshape(-1, weight.shape[-1]).T)
+    slices, _, r3 = weight.core.shape
+    (row,) = weight.row
+    low = project(x.reshape(len(x), slices, -1), row.T).reshape(len(x), -1)
+    return project(project(low, weight.core.reshape(-1, r3).T), weight.col)
+
+
 def glorot(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Float[Array, "..."]:
     """Uniform with variance 2 / (fan_in + fan_out) (Glorot & Bengio, 2010)."""
     bound = (6 / (fan_in + fan_out)) ** 0.5

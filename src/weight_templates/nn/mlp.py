@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .linear import glorot, project
+from .linear import glorot, narrow, widen
 
 
 class Gelu(eqx.Module):
@@ -28,10 +28,8 @@ class Gelu(eqx.Module):
         self.leave_bias = jnp.zeros(width)
 
     def __call__(self, x: Float[Array, "token width"]) -> Float[Array, "token width"]:
-        width = x.shape[-1]
-        hidden = project(x, self.enter.reshape(-1, width)) + self.enter_bias.reshape(-1)
-        hidden = jax.nn.gelu(hidden, approximate=False)
-        return project(hidden, self.leave.reshape(-1, width).T) + self.leave_bias
+        hidden = widen(x, self.enter) + self.enter_bias.reshape(-1)
+        return narrow(jax.nn.gelu(hidden, approximate=False), self.leave) + self.leave_bias
 
 
 class SwiGlu(eqx.Module):
@@ -54,7 +52,5 @@ class SwiGlu(eqx.Module):
         self.leave_bias = jnp.zeros(width)
 
     def __call__(self, x: Float[Array, "token width"]) -> Float[Array, "token width"]:
-        width = x.shape[-1]
-        both = project(x, self.enter.reshape(-1, width)) + self.enter_bias.reshape(-1)
-        gate, up = jnp.split(both, 2, axis=-1)
-        return project(jax.nn.silu(gate) * up, self.leave.reshape(-1, width).T) + self.leave_bias
+        gate, up = jnp.split(widen(x, self.enter) + self.enter_bias.reshape(-1), 2, axis=-1)
+        return narrow(jax.nn.silu(gate) * up, self.leave) + self.leave_bias
