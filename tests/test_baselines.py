@@ -13,6 +13,7 @@ import scipy.fft
 import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 import weight_templates as wt
 from experiments import baseline, finetune
@@ -468,6 +469,29 @@ def test_a_vit_b_is_cut_to_every_size_of_table_1():
         made = eqx.filter_eval_shape(selection.select_weights, skeleton, target)
         assert trees.mismatch(fresh, trees.named_arrays(made)) is None
         assert round((trees.count(made) + (target.channels + 1) * 1000) / 1e6, 1) == millions
+
+
+@pytest.mark.large
+def test_a_vit_b_by_file_is_a_source_of_every_size(tmp_path, request):
+    """A file with timm's names and ViT-B's shapes, cut by two methods to the five sizes of Table 1."""
+    if "large" not in request.config.option.markexpr:
+        pytest.skip("takes gigabytes; say pytest -m large")
+    big = wt.ViTConfig(image=224, patch=16, depth=12, heads=12, head_dim=64, dress="plain")
+    path = tmp_path / "vit_base.safetensors"
+    convert.export_model(path, eqx.filter_jit(wt.ViT)(big, key=jr.key(0)), "timm", {})
+    with safe_open(path, "numpy") as file:
+        assert file.get_tensor("blocks.11.attn.qkv.weight").shape == (2304, 768)
+        source = file.get_tensor("blocks.1.mlp.fc1.weight")
+    for depth, heads, millions in ((3, 12, 22.8), (6, 12, 44.0), (6, 6, 11.4), (12, 6, 22.1), (12, 3, 5.7)):
+        size = [f"--depth={depth}", f"--heads={heads}"]
+        for method, more in (("weight-selection", []), ("isomorphic-pruning", ["--importance=magnitude"])):
+            model = wt.load_model(call(tmp_path, method, path, *more, *size)).model
+            assert model.config == big.resized(depth=depth, heads=heads)
+            assert round((trees.count(model) + (64 * heads + 1) * 1000) / 1e6, 1) == millions
+            if method == "weight-selection":
+                step = 12 // heads
+                found = np.asarray(model.blocks.mlp.enter)[1].reshape(-1, 64 * heads)
+                np.testing.assert_array_equal(found, source[::step, ::step])
 
 
 def test_models_of_timm_are_sources(tmp_path):
