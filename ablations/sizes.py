@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from figures import records
 from figures import sizes as figures
 from figures.records import keep
 
-from experiments import adapt, finetune
+from experiments import adapt, finetune, reconstruct
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
@@ -213,6 +214,14 @@ def collect(config: Config, jobs: list[Job]) -> None:
         and {"data": Path(config.adapt).name, "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
         **dataclasses.asdict(config.protocol),
     }
+    if config.adapt:
+        banks = [
+            str(adapt.main(adaptation(config.bank, config.adapt, c.depth, c.heads, config.adapt_steps, config.root)))
+            for c in (job.config for job in jobs)
+        ]
+        records.RESULTS.mkdir(parents=True, exist_ok=True)
+        picture = str(records.RESULTS / "sizes-reconstructions.png")
+        reconstruct.main(reconstruct.Config(tuple(banks), DataOptions(config.adapt, count=64), out=picture))
     keep("sizes", about, [record for job in jobs for record in job.result])
     figures.main()
 

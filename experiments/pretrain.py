@@ -231,7 +231,8 @@ def learn(
         if training.leads():
             bank.save_bank(run.path / "bank.safetensors", made)
             pictures.loss_curve(metrics, run.path / "loss.png", f"{family} on {loaded.source.name}")
-            pictures.reconstruction_grid(made.model, views[:6], shown, run.path / "reconstructions.png", key=mask_key)
+            columns = pictures.widths_of(made.model, shown)
+            pictures.reconstruction_grid(columns, views[:6], run.path / "reconstructions.png", key=mask_key)
         cli.say(
             f"bank             {run.path / 'bank.safetensors'}\n"
             f"loss curve       {run.path / 'loss.png'}\n"

@@ -1,4 +1,4 @@
-"""Draws what a bank's auto-encoder makes of images, at several widths (SWEET's Figure 4).
+"""Draws what a bank's auto-encoder makes of images, at several widths, or those of several banks (SWEET's Figure 4).
 
     python experiments/reconstruct.py runs/pretrain/…/bank.safetensors --heads 3 6 9 12
 
@@ -18,13 +18,13 @@ from weight_templates.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Draw what a bank's auto-encoder makes of images, at several widths."""
+    """Draw what a bank's auto-encoder makes of images, at several widths, or what several banks' do."""
 
-    bank: tyro.conf.Positional[str] = ""
-    """A bank.safetensors that pre-training wrote."""
+    bank: tyro.conf.Positional[tuple[str, ...]] = ()
+    """A bank.safetensors that pre-training wrote; or several for one kind of images, such as adapted ones."""
     data: DataOptions = DataOptions(count=64)
     heads: tuple[int, ...] = ()
-    """Widths to draw, in heads; default a quarter, a half, three quarters and all."""
+    """Widths to draw of a single bank, in heads; default a quarter, a half, three quarters and all."""
     images: int = 6
     """How many images to draw."""
     out: str | None = None
@@ -51,21 +51,30 @@ def main(config: Config) -> Path:
     from weight_templates import data, pictures
     from weight_templates.bank import load_bank
 
-    bank = load_bank(config.bank)
-    size, most = bank.config.image, bank.config.heads
-    heads = list(config.heads) or pictures.widths_to_show(most)
-    for count in heads:
-        if not 1 <= count <= most:
-            raise UserError(f"--heads {count} is not between 1 and the bank's {most} heads.")
+    banks = [load_bank(path) for path in config.bank]
+    size, patch, most = banks[0].config.image, banks[0].config.patch, banks[0].config.heads
+    if len(banks) > 1:
+        for path, bank in zip(config.bank, banks, strict=True):
+            if (bank.config.image, bank.config.patch) != (size, patch):
+                raise UserError(f"{path} is for other images or patches than {config.bank[0]}; draw them one by one.")
+        if config.heads:
+            raise UserError("--heads is for a single bank, but there are several; leave it out.")
+        columns = {f"L{b.config.depth} H{b.config.heads}": (b.model, b.config.heads) for b in banks}
+    else:
+        heads = list(config.heads) or pictures.widths_to_show(most)
+        for count in heads:
+            if not 1 <= count <= most:
+                raise UserError(f"--heads {count} is not between 1 and the bank's {most} heads.")
+        columns = pictures.widths_of(banks[0].model, heads)
     loaded = data.load(data.open_source(config.data, size, config.seed), config.data, cli.say)
     if not len(loaded.good):
         raise UserError(f"none of the images of {loaded.source.name} decodes; give --data other images.")
     chosen = loaded.good[:: max(1, len(loaded.good) // config.images)][: config.images]
     views = jnp.asarray(np.stack([data.evaluation_view(loaded.source.image(int(i)), size) for i in chosen]))
-    out = Path(config.out) if config.out else Path(config.bank).with_name("reconstructed.png")
-    losses = pictures.reconstruction_grid(bank.model, views, heads, out, key=jr.key(config.seed))
-    for count, loss in losses.items():
-        print(f"{count:3d} heads  loss {loss:.4f}")
+    out = Path(config.out) if config.out else Path(config.bank[0]).with_name("reconstructed.png")
+    losses = pictures.reconstruction_grid(columns, views, out, key=jr.key(config.seed))
+    for title, loss in losses.items():
+        print(f"{title:<9}  loss {loss:.4f}")
     cli.say(f"reconstructions  {out}")
     return out
 

@@ -70,6 +70,11 @@ def page(about: dict[str, Any], runs: Any) -> list[str]:
         "final held-out accuracy, between evaluations by linear interpolation, over all epochs: 1 would be no gain, 0 is "
         "before the first step, a dash says never.",
     ]
+    if adaptation:
+        text += [
+            "",
+            "![images, and what the adapted auto-encoders of all sizes make of a quarter of their patches](sizes-reconstructions.png)",
+        ]
     for data in runs["data"].unique():
         text += ["", f"## {data}", "", *table(runs[runs["data"] == data])]
         for name, words in (

@@ -19,6 +19,7 @@ import weight_templates as wt
 from experiments import pretrain, reconstruct
 from weight_templates import cli
 from weight_templates.config import ConstraintOptions, DataOptions, OptimOptions, RunOptions
+from weight_templates.errors import UserError
 from weight_templates.training import read_metrics
 
 from .helpers import image_folder, refused
@@ -82,7 +83,7 @@ def test_streamed_real_images(tmp_path, rng):
     )
     picture = reconstruct.main(
         reconstruct.Config(
-            str(path),
+            (str(path),),
             data=DataOptions(str(tmp_path / "images")),
             heads=(1, 4),
             images=2,
@@ -91,6 +92,13 @@ def test_streamed_real_images(tmp_path, rng):
     )
     with Image.open(picture) as image:
         assert image.size[0] > image.size[1]
+    both = reconstruct.main(
+        reconstruct.Config((str(path), str(path)), data=DataOptions(str(tmp_path / "images")), images=2)
+    )
+    with Image.open(both) as image:
+        assert image.size[0] > image.size[1]
+    with pytest.raises(UserError, match="single bank"):
+        reconstruct.main(reconstruct.Config((str(path), str(path)), heads=(1,)))
 
 
 def interrupted(command, metrics, lines, number):

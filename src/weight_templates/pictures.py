@@ -1,6 +1,7 @@
 """Pictures of a run: the loss, and what the auto-encoder makes of images at several widths."""
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,24 +66,33 @@ def _curves(
     return figure, axes
 
 
+def widths_of(mae: MAE, heads: Iterable[int]) -> dict[str, tuple[MAE, int]]:
+    """The columns of a grid of reconstructions at several widths of one bank."""
+    return {f"{count} head{'s' if count > 1 else ''}": (mae, count) for count in heads}
+
+
 def reconstruction_grid(
-    mae: MAE, images: UInt8[Array, "batch h w 3"], heads: list[int], path: Path, *, key: PRNGKeyArray
-) -> dict[int, float]:
-    """Draws images, what is visible of them, and their reconstructions at several widths of one bank.
+    shown: dict[str, tuple[MAE, int]], images: UInt8[Array, "batch h w 3"], path: Path, *, key: PRNGKeyArray
+) -> dict[str, float]:
+    """Draws images, what is visible of them, and several reconstructions.
 
     Reconstructions show the visible patches as they are; with `norm_pix`, hidden ones are put back at their own mean
-    and deviation. Every width sees the same patches.
+    and deviation. All see the same patches.
 
-    **Returns:** the mean reconstruction loss of these images by number of heads.
+    **Arguments:**
+
+    - `shown`: auto-encoders, and the width in heads that each is to have, by the title of their column.
+
+    **Returns:** the mean reconstruction loss of these images by title.
     """
     columns: list[tuple[str, np.ndarray]] = [("image", np.asarray(images) / 255)]
     losses = {}
-    for count in heads:
-        shown, hidden, loss = _paint(mae, jnp.asarray(images), Widths(jnp.array(count), jnp.array(count)), key=key)
+    for title, (mae, count) in shown.items():
+        painted, hidden, loss = _paint(mae, jnp.asarray(images), Widths(jnp.array(count), jnp.array(count)), key=key)
         if len(columns) == 1:
             columns.append(("visible", np.asarray(hidden)))
-        losses[count] = float(loss)
-        columns.append((f"{count} head{'s' if count > 1 else ''}", np.asarray(shown)))
+        losses[title] = float(loss)
+        columns.append((title, np.asarray(painted)))
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(1.25 * len(columns), 1.25 * len(images) + 0.25), layout="constrained")
         grid = figure.subplots(len(images), len(columns), squeeze=False)
