@@ -36,7 +36,7 @@ def our_step(
 
     Under sliced execution it takes one step at each width there is to draw.
     """
-    model = _model(family, vit, decoder, constraint)
+    model = auto_encoder(family, vit, decoder, constraint)
     return _step(model, masked.trainable(model), family, batch, scaled, precision, application)
 
 
@@ -44,11 +44,13 @@ def adaptation_step(
     family: Family, vit: ViTConfig, decoder: DecoderConfig, batch: int, depth: int, heads: int
 ) -> Callable[[], None]:
     """A function that takes one step of adaptation to another size, and waits for it."""
-    model = inherit.adaptable(bank.Bank(_model(family, vit, decoder), family, {}), depth, heads)
+    model = inherit.adaptable(bank.Bank(auto_encoder(family, vit, decoder), family, {}), depth, heads)
     return _step(model, inherit.scalers_of(model), family, batch, ScalingOptions("off"), "float32")
 
 
-def _model(family: Family, vit: ViTConfig, decoder: DecoderConfig, constraint: AbstractConstraint | None = None) -> MAE:
+def auto_encoder(
+    family: Family, vit: ViTConfig, decoder: DecoderConfig, constraint: AbstractConstraint | None = None
+) -> MAE:
     return eqx.filter_jit(bank.build)(
         vit, decoder, constraint or FAMILIES[family](), LAYOUTS["unified"](), key=jr.key(0)
     )
