@@ -3,7 +3,7 @@
 Counterpart of: no table; our own.
 Command: python ablations/choices.py PATH/TO/cifar10
 Cost: on two CPU cores about an hour a row that pre-trains anew, minutes for the others (zero-shot and adaptations).
-Expected: no row far from `sweet`, but for `half length` below it.
+Expected: no row far from `sweet`, but for `1000 steps` below it.
 """
 
 from functools import partial
@@ -17,8 +17,8 @@ from weight_templates.config import ScalingOptions
 
 VARIANTS = (
     Variant("sweet"),
-    Variant("half the ranks", (("constraint.tucker.ranks", (12, 48, 48)),)),
-    Variant("twice the ranks", (("constraint.tucker.ranks", (48, 192, 192)),)),
+    Variant("ranks 12 48 48", (("constraint.tucker.ranks", (12, 48, 48)),)),
+    Variant("ranks 48 192 192", (("constraint.tucker.ranks", (48, 192, 192)),)),
     Variant(
         "masks of weights only", (("scaling", ScalingOptions(scope="scalers", coupled=True, heads=(3, 6, 9, 12))),)
     ),
@@ -32,7 +32,7 @@ VARIANTS = (
     Variant("random scalers", adaptation=(("scalers", "random"),)),
     Variant("half masked", (("decoder.mask_ratio", 0.5),)),
     Variant("one block of decoder", (("decoder.depth", 1),)),
-    Variant("half length", (("optim.steps", 1000),)),
+    Variant("1000 steps", (("optim.steps", 1000),)),
 )
 PRESETS = {"default": Config(sizes=("L3H5", "L6H6", "L12H3"))}
 jobs = partial(variants.jobs, "choices", VARIANTS)

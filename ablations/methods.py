@@ -13,7 +13,6 @@ compute. Backbones are made by `experiments/baseline.py`, and SWEET's zero-shot 
 import dataclasses
 import itertools
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ import tyro
 from figures import methods as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, configuration, flags, record
+from ablations.sizes import Protocol, adaptation, configuration, flags, record, size_of
 from experiments import adapt, baseline, finetune
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
@@ -59,8 +58,9 @@ class Config:
             if method not in figures.METHODS:
                 raise UserError(f"there is no method {method!r}; choose among {', '.join(figures.METHODS)}.")
         for size in self.sizes:
-            if not re.fullmatch(r"L[1-9]\d*H[1-9]\d*", size):
-                raise UserError(f"--sizes {size} is not of the form L6H12.")
+            size_of(size)
+        if not self.sizes or not self.methods:
+            raise UserError("--sizes and --methods need at least one value each.")
 
 
 PRESETS = {"default": Config()}
@@ -115,6 +115,8 @@ DISTILLED = ("wave", "tleg", "fine")
 def jobs(config: Config) -> list[Job]:
     """The grid."""
     config.check()
+    for path in (config.bank, config.source):
+        finetune.identity(path)
     shared = tuple(method for method in config.methods if method in DISTILLED)
     common = dataclasses.replace(config, methods=(), sizes=())
     cells = [
@@ -139,7 +141,7 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         )
     records = []
     for size, method, seed in itertools.product(cell.sizes, cell.methods, config.protocol.seeds):
-        depth, heads = map(int, size[1:].split("H"))
+        depth, heads = size_of(size)
         network = bank.config.resized(depth, heads)
         start, cost = backbone(config, method, bank.config, network, seed)
         if method.startswith("sweet"):
@@ -153,13 +155,17 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
 
 
 def cost(cell: Cell) -> float:
-    """FLOPs of the fine-tuning."""
+    """FLOPs of the fine-tuning, and roughly of what `--steps` trains."""
     import weight_templates as wt
 
-    config = wt.load_bank(cell.config.bank).config
-    networks = [config.resized(*map(int, size[1:].split("H"))) for size in cell.sizes]
-    times = len(cell.methods) * len(cell.config.data) * len(cell.config.protocol.seeds)
-    return times * sum(cell.config.protocol.flops(network) for network in networks)
+    config, seeds = wt.load_bank(cell.config.bank).config, len(cell.config.protocol.seeds)
+    networks = [config.resized(*size_of(size)) for size in cell.sizes]
+    tuning = len(cell.config.data) * sum(cell.config.protocol.flops(network) for network in networks)
+    shown = 3 * 128 * cell.config.steps
+    steps = sum(shown * wt.count(network).flops for network in networks) if "dmae" in cell.methods else 0
+    if cell.methods[0] in DISTILLED:  # a teacher, and each method's templates
+        steps = (1 + len(cell.methods)) * shown * wt.count(config).flops
+    return seeds * (len(cell.methods) * tuning + steps)
 
 
 def collect(config: Config, jobs: list[Job]) -> None:

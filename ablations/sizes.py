@@ -18,6 +18,8 @@ Writes `results/sizes.json`, the records, and from them, through `figures/sizes.
 import dataclasses
 import itertools
 import json
+import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -128,12 +130,20 @@ def adaptation(bank: str, data: str, depth: int, heads: int, steps: int, root: s
     return dataclasses.replace(base, bank=bank, depth=depth, heads=heads, data=images, optim=optim, run=run)
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """Layers and heads of `L3H5`; raises UserError."""
+    if not re.fullmatch(r"L[1-9]\d*H[1-9]\d*", text):
+        raise UserError(f"--sizes {text} is not of the form L6H12.")
+    depth, heads = map(int, text[1:].split("H"))
+    return depth, heads
+
+
 def flags(config: Any, default: Any, names: Iterable[str]) -> str:
     """What to add to a command line to get a configuration from the default one."""
     words = ""
     for name in names:
         if (value := getattr(config, name)) != getattr(default, name):
-            values = " ".join(map(str, value if isinstance(value, tuple) else (value,)))
+            values = " ".join(shlex.quote(str(v)) for v in (value if isinstance(value, tuple) else (value,)))
             words += f" --{name.replace('_', '-')} {values}"
     return words
 
@@ -158,6 +168,9 @@ def jobs(config: Config) -> list[Job]:
         raise UserError(
             "give a bank and data; say `python ablations/sizes.py PATH/TO/bank.safetensors PATH/TO/cifar10`."
         )
+    finetune.identity(config.bank)
+    if not config.depths or not config.heads:
+        raise UserError("--depths and --heads need at least one value each.")
     grid = sorted(itertools.product(sorted(config.depths), sorted(config.heads)), key=lambda s: s[0] * s[1] ** 2)
     shared = (config.bank, config.data, config.adapt, config.adapt_steps)
     return [

@@ -9,7 +9,6 @@ the rest, with the protocol of `ablations/sizes.py`. One job a seed and pre-trai
 import dataclasses
 import itertools
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, configuration, flags, record
+from ablations.sizes import Protocol, configuration, flags, record, size_of
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
@@ -91,18 +90,12 @@ def changed(config: Any, changes: tuple[tuple[str, Any], ...]) -> Any:
     return config
 
 
-def size_of(text: str) -> tuple[int, int]:
-    """Layers and heads of `L3H5`; raises UserError."""
-    if not re.fullmatch(r"L[1-9]\d*H[1-9]\d*", text):
-        raise UserError(f"--sizes {text} is not of the form L6H12.")
-    depth, heads = map(int, text[1:].split("H"))
-    return depth, heads
-
-
 def jobs(ablation: str, variants: tuple[Variant, ...], config: Config) -> list[Job]:
     """The grid of an ablation; raises UserError where something is missing or unknown."""
     if not config.data:
         raise UserError(f"no data was given; say `python ablations/{ablation}.py PATH/TO/cifar10`.")
+    if not config.sizes:
+        raise UserError("--sizes needs at least one value.")
     for size in config.sizes:
         size_of(size)
     names = [variant.name for variant in variants]

@@ -96,7 +96,9 @@ def main(config: Config) -> Path:
     result, learned = pretrain.learn(
         config, run, initial, adapted, ScalingOptions(scope="off"), lambda m: inherit.scalers_of(m, config.also)
     )
-    convert.save_model(run.path / "model.safetensors", eqx.filter_jit(wt.expand)(result.model.encoder), result.about)
+    if training.leads():
+        vit = eqx.filter_jit(wt.expand)(result.model.encoder)
+        convert.save_model(run.path / "model.safetensors", vit, result.about)
     trained = eqx.filter(result.model, inherit.scalers_of(result.model, config.also))
     flops = 3 * count_mae(target, bank.model.config) * learned["steps"] * config.optim.batch
     cost: dict[str, Any] = {"trained": trees.count(trained), "flops": flops, "of_pretraining": None}
@@ -113,6 +115,17 @@ def main(config: Config) -> Path:
         f"model            {run.path / 'model.safetensors'}\nnext             python experiments/finetune.py {made}"
     )
     return made
+
+
+def cost(config: Config) -> float:
+    """FLOPs of the run, if it says its steps; raises UserError where there is no bank."""
+    import weight_templates as wt
+    from weight_templates import inherit
+    from weight_templates.counting import count_mae
+
+    bank = wt.load_bank(config.bank, config.layout)
+    target = inherit.target_size(bank.config, config.depth, config.heads)
+    return 3 * count_mae(target, bank.model.config) * (config.optim.steps or float("nan")) * config.optim.batch
 
 
 if __name__ == "__main__":

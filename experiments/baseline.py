@@ -240,7 +240,8 @@ def main(config: Sized) -> Path:
         lessons = json.loads((Path(config.teacher).parent / "summary.json").read_text())["steps"]
         spent["source_flops"] += 3 * count(config.model).flops * lessons * config.optim.batch
     with run:
-        convert.save_model(made, vit, {"method": method, "source": source.about if source else None, "cost": spent})
+        if training.leads():
+            convert.save_model(made, vit, {"method": method, "source": source.about if source else None, "cost": spent})
         run.finish(parameters=trees.count(vit), model=dataclasses.asdict(target), cost=spent)
     report(target, trees.count(vit), spent)
     cli.say(f"model            {made}\nnext             python experiments/finetune.py {made} --data PATH")

@@ -221,6 +221,19 @@ def main(config: Config) -> Path:
     return made
 
 
+def cost(config: Config) -> float:
+    """FLOPs of the run, a probe's head left out; raises UserError where there are no images, or no network."""
+    from weight_templates import data
+    from weight_templates.counting import count
+
+    vit = backbone_of(config)[0].config
+    images = len(data.open_source(config.data, vit.image, config.seed))
+    if config.mode == "probe":
+        return count(vit).flops * images
+    per_epoch = int(0.9 * images) // config.optim.batch
+    return 3 * count(vit).flops * config.optim.total(per_epoch) * config.optim.batch
+
+
 def probe_of(config: Config) -> Config:
     """The linear probe that full fine-tuning has its head from."""
     return dataclasses.replace(

@@ -93,7 +93,8 @@ def auxiliary_of(config: "Learngene", teacher: Any) -> tuple[Any, int]:
             best, at = finetune.learn(config, run, images, arm)
             note = {"steps": config.optim.total(images.split.steps_per_epoch), "best_step": at["step"]}
             arrays = trees.named_arrays(best.student.backbone)
-            write_safetensors(kept, {name: np.asarray(array) for name, array in arrays.items()}, note)
+            if training.leads():
+                write_safetensors(kept, {name: np.asarray(array) for name, array in arrays.items()}, note)
             run.finish(**note)
     arrays, note = read_safetensors(kept, remedy="remove its directory, and run the same command again")
     return trees.with_arrays(eqx.filter_eval_shape(build, key=akey), arrays), note["steps"]

@@ -5,6 +5,7 @@
 reads the run directories and jobs under `--root`; nothing needs to run for it.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_templates import cli
-from weight_templates.errors import UserError
+from weight_templates.errors import RunError, UserError
 from weight_templates.jobs import read_json, states
 
 
@@ -32,28 +33,29 @@ def main(config: Config) -> None:
     root = Path(config.root).expanduser()
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give --root the folder of your runs.")
-    while True:
-        print(report(root))
-        if config.every is None:
-            return
-        time.sleep(config.every)
-        print("\x1b[2J\x1b[H", end="")
+    if config.every is not None and config.every <= 0:
+        raise UserError(f"--every {config.every} is not positive.")
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            print(report(root))
+            if config.every is None:
+                return
+            time.sleep(config.every)
+            print("\x1b[2J\x1b[H", end="")
 
 
 def report(root: Path) -> str:
     """The tables of the runs and the jobs under a folder, the latest last."""
     runs = [progress(path.parent) for path in sorted(root.glob("*/*/config.json"), key=lambda p: p.stat().st_mtime)]
     text = table(("run", "state", "step", "last record", "images/s", "ETA", "last heard"), runs) if runs else "no runs"
-    folders = sorted(path.parent for path in root.glob("jobs/*/job.json"))
+    folders = [p.parent for p in sorted(root.glob("jobs/*/job.json"), key=lambda p: p.stat().st_mtime)]
     if folders:
-        rows = [(f.name, s.state, s.id, why(s)) for f, s in zip(folders, states(folders), strict=True)]
-        text += "\n\n" + table(("job", "state", "number", ""), rows)
+        try:
+            rows = [(f.name, s.state, s.id, s.why) for f, s in zip(folders, states(folders), strict=True)]
+            text += "\n\n" + table(("job", "state", "number", ""), rows)
+        except RunError as error:
+            text += f"\n\n{error}"
     return text
-
-
-def why(found: Any) -> str:
-    """What to know of a job that failed."""
-    return f"{found.words} Log: {found.log}" if found.state == "failed" else ""
 
 
 def progress(run: Path) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ def progress(run: Path) -> tuple[str, ...]:
     rate = speeds[-1]["images_per_second"] if speeds and state == "running" else 0
     config = read_json(run / "config.json") or {}
     left = (of - done) * config.get("optim", {}).get("batch", 0) / rate if rate and of else None
-    heard = max(path.stat().st_mtime for path in run.iterdir())
+    heard = max(path.stat().st_mtime for path in run.iterdir() if not path.name.startswith("."))
     return (
         f"{run.parent.name}/{run.name}",
         state,

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))  # so that this file runs as a script, whatever th
 from figures import methods, overview, records, sizes, variants  # noqa: E402
 
 from weight_templates import cli, launch  # noqa: E402
+from weight_templates.errors import RunError, UserError  # noqa: E402
 
 
 PAGES: dict[str, Any] = {
@@ -46,7 +47,10 @@ class Config:
 def main(config: Config) -> None:
     """Collects records, writes pages, figures and the report."""
     for sweep in sorted(Path(config.root).expanduser().glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
-        collect(json.loads(sweep.read_text()))
+        try:
+            collect(json.loads(sweep.read_text()))
+        except (UserError, RunError) as error:
+            cli.say(f"not collected    {sweep}: {error}")
     for name, make in PAGES.items():
         if (records.RECORDS / f"{name}.json").exists():
             make()

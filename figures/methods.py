@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from figures import paper
-from figures.records import HEADS, by_epoch, commits, read, save, spread, write
+from figures.records import HEADS, by_epoch, commits, devices, read, save, spread, write
 from matplotlib.figure import Figure
 
 
@@ -53,7 +53,7 @@ def page(about: dict[str, Any], runs: Any) -> list[str]:
         f"student, the teacher and each distillation have {about['steps']} steps of 128. Fine-tuning is the same for all: at "
         f"most {about['count']} images, a tenth of them held out, {about['epochs']} epochs of batch {about['batch']} at a base "
         f"learning rate of {about['base_lr']:g}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on "
-        f"{runs['device'].iloc[0]}.",
+        f"{devices(runs)}.",
         "",
         "Numbers are top-1 accuracy in percent on test images, of the epoch that was best on held-out ones; in brackets the "
         "rank in the column; after the bar the paper's, on ImageNet at 224 px after 30 epochs. Weight selection takes whole "

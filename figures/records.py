@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from weight_templates import cli
 from weight_templates.files import write_json
 
 
@@ -33,7 +34,11 @@ def read(name: str) -> tuple[dict[str, Any], Any]:
 
 def keep(name: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> None:
     """Writes records, from which their page can be made again at any time."""
-    write_json(RECORDS / f"{name}.json", {"about": about, "runs": runs})
+    path = RECORDS / f"{name}.json"
+    before = len(json.loads(path.read_text())["runs"]) if path.exists() else 0
+    if before > len(runs):
+        cli.say(f"note: {path} had the records of {before} runs, and has those of {len(runs)} now.")
+    write_json(path, {"about": about, "runs": runs})
 
 
 def write(name: str, lines: list[str]) -> None:
@@ -84,6 +89,11 @@ def commits(runs: Any) -> str:
     """The commits that runs were trained at."""
     known = zip(runs["commit"], runs["dirty"], strict=True)
     return ", ".join(sorted({str(c)[:8] + (" with uncommitted changes" if d else "") for c, d in known}))
+
+
+def devices(runs: Any) -> str:
+    """What runs were trained on."""
+    return ", ".join(sorted(set(runs["device"])))
 
 
 def by_epoch(runs: Any) -> Any:

@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from figures.records import HEADS, by_epoch, commits, read, save, spread, write
+from figures.records import HEADS, by_epoch, commits, devices, read, save, spread, write
 from matplotlib.figure import Figure
 
 
@@ -63,7 +63,7 @@ def page(about: dict[str, Any], runs: Any) -> list[str]:
         f"patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
         f"of them held out, for {about['epochs']} epochs of batch {about['batch']} at a base learning rate of "
         f"{about['base_lr']:g}, crops and flips and label smoothing, its head {HEADS[about['head']]}; all alike.{adapted} {seeds} seed(s). "
-        f"Trained at {commits(runs)} on {runs['device'].iloc[0]}.",
+        f"Trained at {commits(runs)} on {devices(runs)}.",
         "",
         "Numbers are top-1 / top-5 accuracy in percent on test images (on tiny-imagenet its validation split), of the epoch that "
         "was best on the held-out images. *Gain* is over scratch's top-1. *Ratio* is the epochs after which a network has scratch's "

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from figures import paper, records
-from figures.records import HEADS, commits, read, spread, write
+from figures.records import HEADS, commits, devices, read, spread, write
 
 
 TITLES = {
@@ -37,7 +37,7 @@ def page(ablation: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"rate of {before['base_lr']:g}, where a row does not say otherwise; scalers adapted for {about['adapt_steps']} steps. "
         f"Fine-tuned on at most {about['count']} images, a tenth of them held out, for {about['epochs']} epochs of batch "
         f"{about['batch']} at a base learning rate of {about['base_lr']:g}, the head {HEADS[about['head']]}. "
-        f"{runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on {runs['device'].iloc[0]}.",
+        f"{runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on {devices(runs)}.",
         "",
         "Numbers are top-1 accuracy in percent on test images, of the epoch that was best on held-out ones"
         + (

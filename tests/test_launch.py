@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import pretrain, status
+from experiments import baseline, pretrain, status
 from weight_templates import jobs, launch
+from weight_templates.config import RunOptions
 from weight_templates.errors import RunError, UserError
+from weight_templates.files import write_json
 from weight_templates.training import Interrupt
 
 from .slurm import work
@@ -42,6 +44,25 @@ def test_a_sweep_runs_here_and_not_twice(tmp_path):
     assert run(tmp_path, "--count=4").returncode == 0
     assert collected(tmp_path) == [0, 1, 2, 3]
     assert [len((tmp_path / f"starts-{n}").read_text().split()) for n in range(4)] == [1] * 4
+
+
+def test_here_one_failure_does_not_stop_the_others(tmp_path):
+    done = run(tmp_path, "--count=3", "--fails=0")
+    assert done.returncode == 1
+    assert "failed   wait-0: cell 0 is broken; mend it.\n" in done.stderr
+    assert collected(tmp_path) == [1, 2]
+
+
+def test_what_is_to_be_overwritten_is_followed(tmp_path, monkeypatch, capsys):
+    """A job that is submitted over an old result."""
+    config = pretrain.Config(run=RunOptions(root=str(tmp_path), overwrite=True))
+    job = jobs.Job("experiments.pretrain:main", config, "pretrain")
+    write_json(job.path / "result.json", {"value": "x", "path": False})
+    followed = []
+    monkeypatch.setattr(launch, "_submit", lambda some, options: None)
+    monkeypatch.setattr(launch, "follow", lambda left, wanted, options: followed.extend(left))
+    launch.submit([job], launch.LaunchOptions("slurm"))
+    assert followed == [job]
 
 
 def test_a_sweep_of_processes_with_a_failure(tmp_path):
@@ -112,6 +133,9 @@ def test_mistakes(tmp_path):
         (["--launch=local", "--nodes=2"], "--nodes 2"),
         (["--launch=slurm", "--time=soon"], "--time soon"),
         (["--launch=moon"], "moon"),
+        (["--launch=local", "--parallel=-1"], "--parallel -1"),
+        (["--launch=local", "--gpus=1", "--parallel=2"], "--parallel"),
+        (["--gpus=4"], "--gpus is for jobs"),
     ):
         done = run(tmp_path, *words)
         assert done.returncode == 2, done.stderr
@@ -119,8 +143,7 @@ def test_mistakes(tmp_path):
         assert "Traceback" not in done.stderr
     empty = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     assert "no sbatch on this machine" in run(tmp_path, "--launch=slurm", env=empty).stderr
-    with pytest.raises(UserError, match="KEY=VALUE"):
-        launch._pair("exclusive")
+    assert [launch._pair(word) for word in ("exclusive", "--account=a=b")] == [("exclusive", True), ("account", "a=b")]
     with pytest.raises(UserError, match="no folder"):
         status.main(status.Config(str(tmp_path / "nowhere")))
 
@@ -137,6 +160,15 @@ def test_jobs_are_functions_of_their_configuration(tmp_path):
     def made(**change):
         return jobs.Job("tests.slurm.work:cell", work.Cell(**{"root": str(tmp_path), "number": 0} | change), "wait")
 
+    def named(kind, text):
+        start = tmp_path / "start"
+        start.write_text(text)
+        config = dataclasses.replace(kind, source=str(start), run=RunOptions(root=str(tmp_path)))
+        return jobs.Job("experiments.baseline:main", config, "baseline").path
+
+    assert named(baseline.Front(), "a") == named(baseline.Front(), "a")
+    assert named(baseline.Front(), "a") != named(baseline.HydraViT(), "a")  # of the same fields
+    assert named(baseline.Front(), "a") != named(baseline.Front(), "b")  # of another content
     base = {"seconds": 0.0, "fails": False}
     assert made(**base).path == made(**base).path
     assert made(**base).path.name == made(**base, root="elsewhere").path.name

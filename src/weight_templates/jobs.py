@@ -11,6 +11,7 @@ checkpoints. Whether jobs are waiting, running or gone, SLURM's `squeue` tells; 
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from .config import digest, to_json
 from .errors import RunError, UserError
-from .files import write_json
+from .files import digest_of_file, write_json
 
 
 State = Literal["done", "failed", "running", "waiting", "new"]
@@ -40,7 +41,13 @@ class Job:
     def path(self) -> Path:
         """The job's folder: a function of the configuration."""
         root = self.config.root if hasattr(self.config, "root") else self.config.run.root
-        asked = {"function": self.function, "config": to_json(self.config, without=("run", "root"))}
+        asked = {
+            "function": self.function,
+            "kind": type(self.config).__name__,
+            "config": _identified(to_json(self.config)),
+        }
+        if out := getattr(getattr(self.config, "run", None), "out", None):
+            asked["out"] = out
         return Path(root).expanduser() / "jobs" / f"{self.name}-{digest(asked)}"
 
     @property
@@ -69,7 +76,8 @@ class Job:
             words = (
                 str(problem) if isinstance(problem, UserError | RunError) else f"{type(problem).__name__}: {problem}"
             )
-            write_json(error, {"error": " ".join(words.split())})
+            if not error.exists():  # of several processes, the first to fail knows why
+                write_json(error, {"error": " ".join(words.split())})
             raise
         path = isinstance(value, Path)
         if leads:
@@ -108,6 +116,7 @@ def _join() -> bool:
                 "coordinator_address": f"localhost:{port}",
                 "num_processes": here.num_tasks,
                 "process_id": here.global_rank,
+                "local_device_ids": [here.local_rank],
             }
         jax.distributed.initialize(**words)
     return here.global_rank == 0
@@ -122,6 +131,27 @@ class Found(NamedTuple):
     id: str
     """The last submission's, or nothing."""
     log: str
+
+    @property
+    def why(self) -> str:
+        """What to know of it if it failed."""
+        return f"{self.words.rstrip('.')}. Log: {self.log}" if self.state == "failed" else ""
+
+
+def _identified(tree: Any) -> Any:
+    """A configuration as JSON without the folder of all runs, and with the digests of the files that it names."""
+    if isinstance(tree, dict):
+        return {name: _identified(value) for name, value in tree.items() if name != "root"}
+    if isinstance(tree, list):
+        return [_identified(value) for value in tree]
+    if isinstance(tree, str) and tree and (path := Path(tree).expanduser()).is_file():
+        return [tree, _digest(path, path.stat().st_mtime_ns)]
+    return tree
+
+
+@functools.cache
+def _digest(path: Path, changed: int) -> str:
+    return digest_of_file(path)
 
 
 def states(folders: Sequence[Path]) -> list[Found]:
@@ -150,8 +180,6 @@ def _queue() -> dict[str, State]:
     try:
         asked = ["squeue", "--me", "--noheader", "--array", "--format=%i %T"]
         lines = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
-    except FileNotFoundError:
-        return {}
     except (subprocess.SubprocessError, OSError) as error:
         raise RunError(f"squeue does not answer ({error}); the jobs go on, ask again later.") from None
     waiting = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "SUSPENDED")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import math
 import os
 import shutil
@@ -45,7 +46,7 @@ class LaunchOptions:
     nodes: int = 1
     """Nodes of a job."""
     gpus: int = 0
-    """GPUs on each node, with a process for each."""
+    """GPUs on each node, with a process for each; --launch local hides the GPUs that are not asked for."""
     processes: int | None = None
     """Processes on each node, which share each batch; default one a GPU, or one."""
     cpus: int | None = None
@@ -55,9 +56,26 @@ class LaunchOptions:
     parallel: int | None = None
     """Jobs at a time; default 1 on this machine, 256 under SLURM."""
     sbatch: tuple[str, ...] = ()
-    """More options of sbatch, each KEY=VALUE."""
+    """More options of sbatch: KEY=VALUE, or KEY alone."""
     setup: tuple[str, ...] = ()
     """Lines of shell before each job, such as `module load cuda`."""
+
+    def check(self) -> None:
+        """Raises UserError where a number is out of range, or an option does nothing."""
+        minutes_of(self.time)
+        for name, least in (("nodes", 1), ("gpus", 0), ("processes", 1), ("cpus", 1), ("memory", 1), ("parallel", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise UserError(f"--{name} {value} is out of range; give {least} or more.")
+        if self.launch == "local" and self.nodes > 1:
+            raise UserError(f"--nodes {self.nodes} needs SLURM; say --launch slurm.")
+        if self.launch == "local" and self.gpus and (self.parallel or 1) > 1:
+            raise UserError("jobs that run at a time on this machine would share its first GPUs; leave --parallel out.")
+        if self.launch == "here" and not self.dry_run:
+            for name in ("partition", "nodes", "gpus", "processes", "cpus", "memory", "parallel", "sbatch", "setup"):
+                if getattr(self, name) != getattr(type(self)(), name):
+                    raise UserError(
+                        f"--{name} is for jobs, but this would run here; say --launch slurm or --launch local."
+                    )
 
 
 HERE = LaunchOptions()
@@ -79,7 +97,7 @@ def command(module: str) -> None:
 def _launch(module: Any) -> None:
     asked = parse(module, sys.argv[1:])
     config, options = asked.config, asked.launch
-    minutes_of(options.time)
+    options.check()
     if hasattr(module, "jobs"):
         sweep(module, config, options, sys.argv[1:])
         return
@@ -112,15 +130,28 @@ def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequenc
     name = f"{module.__name__}-{digest(to_json(config))}.json"
     write_json(Path(config.root).expanduser() / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
     try:
-        if options.launch != "here":
+        if options.launch == "here":
+            run_here(jobs)
+        else:
             submit(jobs, options)
-        for number, job in enumerate(jobs, 1):
-            if options.launch == "here" and job.result is None:
-                cli.say(f"job {number} of {len(jobs)}: {job.name}")
-                job()
     finally:
         if done := [job for job in jobs if job.result is not None]:
             module.collect(config, done)
+
+
+def run_here(jobs: Sequence[Job]) -> None:
+    """Runs what is not done, one after the other; raises RunError in the end if jobs failed."""
+    failed = 0
+    for number, job in enumerate(jobs, 1):
+        if job.result is None:
+            cli.say(f"job {number} of {len(jobs)}: {job.name}")
+            try:
+                job()
+            except (UserError, RunError) as error:
+                cli.say(f"failed   {job.name}: {error}")
+                failed += 1
+    if failed:
+        raise RunError(f"{failed} of {len(jobs)} jobs failed; the same command runs them again.")
 
 
 def _with_options(config: Any) -> Any:
@@ -162,10 +193,9 @@ def submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
 
     Raises UserError where nothing can be submitted, RunError if jobs failed.
     """
-    found = states([job.path for job in jobs])
-    wanted = []
-    for job, now in zip(jobs, found, strict=True):
-        if job.result is not None:
+    wanted, left = [], [job for job in jobs if job.result is None]
+    for job, now in zip(jobs, states([job.path for job in jobs]), strict=True):
+        if job not in left:
             cli.say(f"{job.name}: finished already")
         elif now.state in ("running", "waiting"):
             cli.say(f"{job.name}: {now.state} already, as job {now.id}")
@@ -175,16 +205,21 @@ def submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
         for start in range(0, len(wanted), LARGEST):
             _submit(wanted[start : start + LARGEST], options)
         if not options.follow:
-            cli.say("see them by             python experiments/status.py")
+            cli.say(f"see them by             {_status(jobs)}")
             return
         wanted = []
     try:
-        follow([job for job, now in zip(jobs, found, strict=True) if now.state != "done"], wanted, options)
+        follow(left, wanted, options)
     except KeyboardInterrupt:
         if options.launch != "slurm":
             raise
-        cli.say("\nthe jobs go on; see them by   python experiments/status.py")
+        cli.say(f"\nthe jobs go on; see them by   {_status(jobs)}")
         raise SystemExit(130) from None
+
+
+def _status(jobs: Sequence[Job]) -> str:
+    root = jobs[0].path.parent.parent
+    return "python experiments/status.py" + ("" if str(root) == "runs" else f" --root {root}")
 
 
 def follow(jobs: Sequence[Job], wanted: list[Job], options: LaunchOptions) -> None:
@@ -194,7 +229,7 @@ def follow(jobs: Sequence[Job], wanted: list[Job], options: LaunchOptions) -> No
     """
     pause, told, missing = 0.5, dict[str, State](), dict[str, int]()
     while True:
-        found = dict(zip([job.path for job in jobs], states([job.path for job in jobs]), strict=True))
+        found = dict(zip([job.path for job in jobs], _patiently([job.path for job in jobs]), strict=True))
         for job in wanted:
             found[job.path] = Found("new", "", "", "")  # whatever an earlier submission came to
         for path, now in found.items():
@@ -203,8 +238,7 @@ def follow(jobs: Sequence[Job], wanted: list[Job], options: LaunchOptions) -> No
             state = "running" if missing[path.name] == 1 else now.state
             found[path] = now._replace(state=state)
             if told.get(path.name, "new") != state and missing[path.name] != 1:
-                why = f": {now.words.rstrip('.')}. Log: {now.log}" if state == "failed" else ""
-                cli.say(f"{state:<8} {path.name} (job {now.id}){why}")
+                cli.say(f"{state:<8} {path.name} (job {now.id})" + (f": {now.why}" if now.why else ""))
                 told[path.name] = state
                 pause = 0.5
         ended = [now for now in found.values() if now.state in ("done", "failed")]
@@ -220,6 +254,16 @@ def follow(jobs: Sequence[Job], wanted: list[Job], options: LaunchOptions) -> No
         raise RunError(f"{failed} of {len(found)} jobs failed; the same command submits them again.")
 
 
+def _patiently(folders: Sequence[Path]) -> list[Found]:
+    """`states`, asked again for some minutes where SLURM does not answer."""
+    for pause in (5, 20, 60, 120):
+        try:
+            return states(folders)
+        except RunError:
+            time.sleep(pause)
+    return states(folders)
+
+
 def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
     import submitit
     from submitit.core.utils import FailedJobError
@@ -227,8 +271,6 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
     slurm = options.launch == "slurm"
     if slurm and shutil.which("sbatch") is None:
         raise UserError("there is no sbatch on this machine; log in to the cluster, or say --launch local.")
-    if not slurm and options.nodes > 1:
-        raise UserError(f"--nodes {options.nodes} needs SLURM; say --launch slurm.")
     minutes = minutes_of(options.time)
     processes = options.processes or max(options.gpus, 1)
     words: dict[str, Any] = {"timeout_min": minutes, "tasks_per_node": processes, "gpus_per_node": options.gpus}
@@ -243,7 +285,7 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
             "slurm_partition": options.partition,
             "slurm_array_parallelism": options.parallel or 256,
             "slurm_signal_delay_s": min(120, 20 * minutes),
-            "slurm_additional_parameters": dict(_pair(word) for word in options.sbatch),
+            "slurm_additional_parameters": {"requeue": True} | dict(_pair(word) for word in options.sbatch),
             "slurm_setup": setup,
         }
         if not options.gpus:
@@ -252,9 +294,13 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
         words["local_setup"] = setup
     name = jobs[0].name if len(jobs) == 1 else f"{jobs[0].name}-and-{len(jobs) - 1}-more"
     folder = jobs[0].path.parent / "logs" / "%j"
+    for job, file in itertools.product(jobs, ("result.json", "error.json")):
+        (job.path / file).unlink(missing_ok=True)
     with _own_environment():
         try:
-            executor = submitit.AutoExecutor(folder, cluster=options.launch, slurm_max_num_timeout=TIMEOUTS)
+            executor = submitit.AutoExecutor(
+                folder, cluster=options.launch, slurm_max_num_timeout=TIMEOUTS, local_max_num_timeout=TIMEOUTS
+            )
             executor.update_parameters(name=name, **{k: v for k, v in words.items() if v is not None})
             with executor.batch():
                 submitted = [executor.submit(job) for job in jobs]
@@ -262,8 +308,6 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
             reason = [line for line in str(error).splitlines() if line.strip()][-1]
             raise UserError(f"the jobs were not accepted: {reason}") from None
     for job, one in zip(jobs, submitted, strict=True):
-        for name in ("result.json", "error.json"):
-            (job.path / name).unlink(missing_ok=True)
         said = read_json(job.path / "job.json") or {"function": job.function, "name": job.name, "submissions": []}
         said["config"] = dataclasses.asdict(job.config)
         said["submissions"].append(
@@ -288,11 +332,9 @@ def _own_environment() -> Iterator[None]:
         yield
 
 
-def _pair(word: str) -> tuple[str, str]:
+def _pair(word: str) -> tuple[str, Any]:
     key, equals, value = word.lstrip("-").partition("=")
-    if not equals:
-        raise UserError(f"--sbatch {word} does not read as KEY=VALUE, such as account=vision.")
-    return key, value
+    return key, value if equals else True
 
 
 def minutes_of(text: str) -> int:

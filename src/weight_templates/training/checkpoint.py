@@ -53,7 +53,7 @@ class Checkpoints:
                 damaged.append((path, error))  # the one before it is there for this
                 continue
             for newer, _ in damaged:  # so that it does not count among those to keep
-                newer.unlink()
+                newer.unlink(missing_ok=True)
             return _fitted(path, arrays, like), about
         if damaged:
             raise damaged[0][1]

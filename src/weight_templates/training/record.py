@@ -74,11 +74,20 @@ class Run:
         meet(str(self.path))
         return self
 
+    def _wait(self) -> None:
+        for _ in range(3):  # somebody may only be asking whether it is held
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.1)
+        if "SUBMITIT_EXECUTOR" not in os.environ:
+            raise UserError(f"another process is running in {self.path}; wait for it, or stop it.")
+        cli.say(f"waiting for another job, which is running in {self.path}")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
     def _claim(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is running in {self.path}; wait for it, or stop it.") from None
+        self._wait()
         self._check()  # again: it may have become another run's since
         if self.options.logger != "none":
             check_logger(self.options.logger)

@@ -11,7 +11,7 @@ from .. import cli
 from ..errors import RunError, UserError
 from .loop import Interrupt, fit
 from .record import Run, Stopwatch
-from .sharding import agreed, leads, local, meet, replicate
+from .sharding import agreed, alone, leads, local, meet, replicate
 from .step import TrainState
 
 
@@ -114,7 +114,8 @@ def train(
             interrupt.pass_on(asked)
 
     with Interrupt() as interrupt:
-        every = [(options.log_every, record), (plan.evaluate_every, judge), (options.save_every, save), (1, heed)]
+        often = 1 if alone() else options.log_every  # several have to ask each other, which waits for the device
+        every = [(options.log_every, record), (plan.evaluate_every, judge), (options.save_every, save), (often, heed)]
         state = fit(state, step, batches(start), start=start, stop=plan.steps, key=key, every=every)
         run.checkpoints.wait()
     meet("trained")

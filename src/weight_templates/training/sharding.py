@@ -17,7 +17,7 @@ def data_mesh(devices: int | None, batch: int, microbatches: int) -> Mesh:
     """A mesh over all devices of all processes, or the first of one process; raises UserError where they cannot share a
     batch."""
     available = jax.devices()
-    if devices is not None and jax.process_count() > 1:
+    if devices is not None and not alone():
         raise UserError(f"--run.devices is for one process, but there are {jax.process_count()}; leave it out.")
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
@@ -40,7 +40,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 
 def local(tree: PyTree) -> PyTree:
     """This process's own copy of replicated arrays, which is all that is left to do without the other processes."""
-    if jax.process_count() == 1:
+    if alone():
         return tree
     return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
@@ -50,15 +50,20 @@ def leads() -> bool:
     return jax.process_index() == 0
 
 
+def alone() -> bool:
+    """Whether there is one process only."""
+    return jax.process_count() == 1
+
+
 def meet(where: str) -> None:
     """Waits until all processes are here."""
-    if jax.process_count() > 1:
+    if not alone():
         multihost_utils.sync_global_devices(where)
 
 
 def agreed(number: int) -> int:
     """The largest of all processes' numbers."""
-    if jax.process_count() == 1:
+    if alone():
         return number
     return int(multihost_utils.process_allgather(np.array(number, np.int32)).max())
 
