@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from weight_templates import cli
-from weight_templates.files import write_json
+from weight_templates.files import write_bytes
 
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,8 @@ def keep(name: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> None:
     before = len(json.loads(path.read_text())["runs"]) if path.exists() else 0
     if before > len(runs):
         cli.say(f"note: {path} had the records of {before} runs, and has those of {len(runs)} now.")
-    write_json(path, {"about": about, "runs": runs})
+    rows = ",\n".join(json.dumps(run, sort_keys=True) for run in runs)
+    write_bytes(path, f'{{"about": {json.dumps(about, sort_keys=True)}, "runs": [\n{rows}\n]}}\n'.encode())
 
 
 def write(name: str, lines: list[str]) -> None:

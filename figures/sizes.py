@@ -76,7 +76,7 @@ def page(about: dict[str, Any], runs: Any) -> list[str]:
             "![images, and what the adapted auto-encoders of all sizes make of a quarter of their patches](sizes-reconstructions.png)",
         ]
     for data in runs["data"].unique():
-        text += ["", f"## {data}", "", *table(runs[runs["data"] == data])]
+        text += ["", f"## {data}", "", *table(runs[runs["data"] == data]), "", noise(runs[runs["data"] == data])]
         for name, words in (
             ("parameters", "accuracy against parameters"),
             ("curves", "held-out accuracy while training"),
@@ -111,6 +111,17 @@ def table(runs: Any) -> list[str]:
         where = f"; not at {', '.join(sizes)}" if sizes else ""
         lines += ["", f"{arm.capitalize()} beats scratch at {total - len(sizes)} of {total} sizes{where}."]
     return lines
+
+
+def noise(runs: Any) -> str:
+    """How far two accuracies are apart by chance, in words: two standard errors of a difference of binomials."""
+    images = (runs["test"].where(runs["test"].notna(), runs["held_out"])).iloc[0]["images"]
+    share = runs["top1"].mean() / 100
+    apart = 200 * np.sqrt(2 * share * (1 - share) / images)
+    return (
+        f"On {images:,} test images, two networks of the same accuracy are up to {apart:.1f} points apart nineteen times in "
+        "twenty: smaller gains tell nothing."
+    )
 
 
 def convergence(curve: list[list[float]], scratch: list[list[float]]) -> float | None:
