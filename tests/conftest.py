@@ -1,10 +1,17 @@
 import os
+import shutil
+import tempfile
 
 
 # The commands start themselves again with another allocator, which must not happen to pytest.
 os.environ.setdefault("GLIBC_TUNABLES", "")
 # Tests compile much and compute little.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+
+# Many tests compile the same programs, in processes of their own, too: all processes of a session share a cache.
+os.environ.setdefault("TESTS_CACHE", tempfile.mkdtemp(prefix="weight-templates-tests-"))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["TESTS_CACHE"]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import jax.random as jr
@@ -13,6 +20,11 @@ import pytest
 
 
 jax.config.update("jax_num_cpu_devices", 2)
+
+
+def pytest_sessionfinish():
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["TESTS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_an_ablation_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
     config = variants.Config(
         data="synthetic", sizes=("L1H3",), variants=("without", "tucker"), depth=2, patch=8, pretraining_steps=2,
-        pretraining_batch=8, adapt_steps=2, protocol=Protocol(count=60, epochs=1, batch=8), root=str(tmp_path),
+        pretraining_batch=8, adapt_steps=2, protocol=Protocol(count=60, epochs=1, batch=8, head="new"), root=str(tmp_path),
     )  # fmt: skip
     narrow = variants.Variant("tucker", (("scaling", ScalingOptions(scope="off")), ("decoder.depth", 1)))
     monkeypatch.setattr(constraints, "VARIANTS", (constraints.VARIANTS[0], narrow))

@@ -530,7 +530,7 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
             pretraining="synthetic",
             methods=("weight-selection", "sweet"),
             sizes=("L1H2", "L2H1"),
-            protocol=sizes.Protocol(count=60, epochs=1, batch=8),
+            protocol=sizes.Protocol(count=60, epochs=1, batch=8, head="new"),
             root=str(tmp_path),
         ),
     )
