@@ -9,7 +9,8 @@ os.environ.setdefault("GLIBC_TUNABLES", "")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 # Many tests compile the same programs, in processes of their own, too: all processes of a session share a cache.
-os.environ.setdefault("TESTS_CACHE", tempfile.mkdtemp(prefix="weight-templates-tests-"))
+if "TESTS_CACHE" not in os.environ:
+    os.environ["TESTS_CACHE"] = tempfile.mkdtemp(prefix="weight-templates-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["TESTS_CACHE"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
