@@ -23,6 +23,13 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 2)
 
 
+def pytest_collection_modifyitems(config, items):
+    if "large" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("large"):
+                item.add_marker(pytest.mark.skip(reason="takes long, or gigabytes; say pytest -m large"))
+
+
 def pytest_sessionfinish():
     if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ["TESTS_CACHE"], ignore_errors=True)

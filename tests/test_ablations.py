@@ -71,6 +71,7 @@ def test_changes_by_dotted_names():
     assert config.protocol.count == Protocol().count
 
 
+@pytest.mark.large
 def test_an_ablation_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RECORDS", tmp_path / "results")
     monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")

@@ -398,6 +398,7 @@ def test_every_method_leaves_a_model_and_its_account(tmp_path, source):
     assert tuned.exists()
 
 
+@pytest.mark.large
 def test_a_method_of_stages_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     """In the middle of the teacher's, of the templates' and of the size's training: the model is the same to the bit."""
     network = ["--model.image=16", "--model.heads=2", "--model.head-dim=4", "--model.depth=2"]
@@ -472,10 +473,8 @@ def test_a_vit_b_is_cut_to_every_size_of_table_1():
 
 
 @pytest.mark.large
-def test_a_vit_b_by_file_is_a_source_of_every_size(tmp_path, request):
+def test_a_vit_b_by_file_is_a_source_of_every_size(tmp_path):
     """A file with timm's names and ViT-B's shapes, cut by two methods to the five sizes of Table 1."""
-    if "large" not in request.config.option.markexpr:
-        pytest.skip("takes gigabytes; say pytest -m large")
     big = wt.ViTConfig(image=224, patch=16, depth=12, heads=12, head_dim=64, dress="plain")
     path = tmp_path / "vit_base.safetensors"
     convert.export_model(path, eqx.filter_jit(wt.ViT)(big, key=jr.key(0)), "timm", {})

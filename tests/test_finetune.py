@@ -122,6 +122,7 @@ def test_models_and_scratch_are_starts_too(tmp_path, bank, rng):
     np.testing.assert_allclose(back.model(image), wt.load_model(scratch).model(image), atol=1e-6)
 
 
+@pytest.mark.large
 def test_an_interrupted_fine_tune_ends_as_if_it_had_not_been(tmp_path):
     command = [sys.executable, "experiments/finetune.py", "scratch", *SCRATCH, "--data.count=240", "--optim.epochs=4",
                "--recipe.mixup=0.5", "--run.log-every=3", "--run.save-every=7", "--run.out"]  # fmt: skip

@@ -211,6 +211,7 @@ def test_a_launchers_signals_wait_for_the_checkpoint():
     assert stop.value.code == 143
 
 
+@pytest.mark.large
 def test_processes_that_train_together_leave_what_one_leaves(tmp_path):
     """Two processes of one device against one process of two, to float tolerance; the second writes nothing."""
     words = ["--data.count=200", "--model.depth=1", "--model.heads=2", "--optim.batch=16", "--optim.steps=6"]
