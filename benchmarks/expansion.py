@@ -63,7 +63,7 @@ def main(config: Config) -> None:
             model = eqx.filter_jit(constrain)(vit, constraint(), LAYOUTS["unified"](), key=jr.key(0))
             dynamic, static = eqx.partition(model, eqx.is_array)
             run = jax.jit(lambda d, static=static: eqx.filter(expand(eqx.combine(d, static)), eqx.is_array))
-            flops[family] = run.lower(dynamic).compile().cost_analysis()["flops"]
+            flops[family] = run.lower(dynamic).compile().cost_analysis()["flops"]  # pyright: ignore[reportOptionalSubscript]
             tasks[family] = lambda run=run, dynamic=dynamic: jax.block_until_ready(run(dynamic))
         step = 3 * count_mae(vit, decoder) * config.batch
         for family, t in compare(tasks, "matrix product", config.rounds).items():

@@ -6,6 +6,7 @@ Everything else is ViT-B in small with its light decoder. All points of a curve 
 """
 
 import dataclasses
+from typing import Any
 
 from weight_templates import cli
 from weight_templates.config import DecoderConfig, ScalingOptions, ViTConfig
@@ -82,7 +83,7 @@ def draw(rows: list[dict[str, object]], path: str) -> None:
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    table = pd.DataFrame(rows)
+    table: Any = pd.DataFrame(rows)
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(10, 2.8), layout="constrained")
         for axes, what in zip(figure.subplots(1, len(CURVES), sharey=True), CURVES, strict=True):

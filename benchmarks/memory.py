@@ -8,7 +8,7 @@ prints what XLA has planned for the compiled step, which is exact and the same a
 import dataclasses
 
 from weight_templates import cli
-from weight_templates.config import DecoderConfig, OptimOptions, ScalingOptions, ViTConfig
+from weight_templates.config import DecoderConfig, Family, OptimOptions, ScalingOptions, ViTConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +39,15 @@ def main(config: Config) -> None:
     )
     for batch in config.batches:
         reference = None
-        for name, family, scaled, factored in (
+        arms: tuple[tuple[str, Family, ScalingOptions, bool], ...] = (
             ("none", "none", ScalingOptions("off"), False),
             ("tucker, full width", "tucker", ScalingOptions("off"), False),
             ("tucker, factored", "tucker", ScalingOptions("off"), True),
             ("tucker, masked widths", "tucker", ScalingOptions(), False),
             ("tucker, sliced to half the heads", "tucker", SLICED, False),
             ("kronecker, full width", "kronecker", ScalingOptions("off"), False),
-        ):
+        )
+        for name, family, scaled, factored in arms:
             model = auto_encoder(family, VIT, DECODER)
             optimizer = training.adamw(OptimOptions(), training.cosine(OptimOptions(), 1000))
             state = eqx.filter_jit(lambda m, o=optimizer: training.init_state(m, masked.trainable(m), o, ema=False))(

@@ -95,7 +95,7 @@ def expand(
         if scope == "submodel":
             free = _masked(free, {"inner": inner, "third": inner // 3, "width": cols})
     if factored:
-        cores = {group: constraint.cores(f, sizes[group]) for group, f in factors.items()}
+        cores: Any = {group: constraint.cores(f, sizes[group]) for group, f in factors.items()}
         leaves = layout.unfold_factored(cores, config.dress)
     else:
         stacks = {group: constraint.expand(f, sizes[group]) for group, f in factors.items()}
