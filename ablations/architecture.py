@@ -9,7 +9,6 @@ Expected: SWEET first at every size.
 """
 
 from functools import partial
-from typing import Any
 
 from ablations import variants
 from ablations.variants import Config, Variant
@@ -25,11 +24,7 @@ VARIANTS = (
 )
 PRESETS = {"default": Config(sizes=("L3H3", "L3H4", "L3H5"))}
 jobs = partial(variants.jobs, "architecture", VARIANTS)
-
-
-def collect(config: Config, done: Any) -> None:
-    """Writes records and page."""
-    variants.collect("architecture", config, PRESETS["default"], done)
+collect = partial(variants.collect, "architecture", PRESETS["default"])
 
 
 if __name__ == "__main__":

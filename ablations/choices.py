@@ -7,7 +7,6 @@ Expected: no row far from `sweet`, but for `1000 steps` below it.
 """
 
 from functools import partial
-from typing import Any
 
 from ablations import variants
 from ablations.variants import Config, Variant
@@ -36,11 +35,7 @@ VARIANTS = (
 )
 PRESETS = {"default": Config(sizes=("L3H5", "L6H6", "L12H3"))}
 jobs = partial(variants.jobs, "choices", VARIANTS)
-
-
-def collect(config: Config, done: Any) -> None:
-    """Writes records and page."""
-    variants.collect("choices", config, PRESETS["default"], done)
+collect = partial(variants.collect, "choices", PRESETS["default"])
 
 
 if __name__ == "__main__":

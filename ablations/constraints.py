@@ -10,7 +10,6 @@ needs several seeds.
 """
 
 from functools import partial
-from typing import Any
 
 from ablations import variants
 from ablations.variants import Config, Variant
@@ -27,11 +26,7 @@ VARIANTS = (
 )
 PRESETS = {"default": Config(sizes=("L3H5", "L4H4", "L5H3"))}
 jobs = partial(variants.jobs, "constraints", VARIANTS)
-
-
-def collect(config: Config, done: Any) -> None:
-    """Writes records and page."""
-    variants.collect("constraints", config, PRESETS["default"], done)
+collect = partial(variants.collect, "constraints", PRESETS["default"])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from figures import methods as figures
 from figures.records import keep
 
 from ablations.sizes import Protocol, adaptation, configuration, flags, record, size_of
-from experiments import adapt, baseline, finetune
+from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
@@ -145,7 +145,7 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         network = bank.config.resized(depth, heads)
         start, cost = backbone(config, method, bank.config, network, seed)
         if method.startswith("sweet"):
-            cost |= {"source_flops": baseline.pretraining_flops(bank), "transferred": wt.count(network).parameters}
+            cost |= {"source_flops": pretrain.flops_of(bank), "transferred": wt.count(network).parameters}
         for data in config.data:
             cli.say(f"{Path(data).name}: {method}, {depth} layers, {heads} heads, seed {seed}")
             tuning = configuration(config.protocol, start, "full", data, network, seed, config.root)

@@ -110,7 +110,7 @@ def section(source: str, runs: dict[Family, Path], config: Config) -> str:
         held = " | ".join(f"{s['held_out_loss'][str(h)]:.4f}" for h in heads)
         lines.append(
             f"| {family} | {s['loss']:.4f} | {held} | {s['sizes']['template']:,} | {s['sizes']['scalers']:,} | "
-            f"{batch / t.seconds:,.0f} | {t.ratio:.2f} ({t.spread[0]:.2f}–{t.spread[1]:.2f}) |"
+            f"{batch / t.seconds:,.0f} | {t.words} |"
         )
     for family in ("none", "tucker"):
         picture = f"reconstructions-{name}-{family}.png"

@@ -16,7 +16,7 @@ import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, configuration, flags, record, size_of
+from ablations.sizes import Protocol, adaptation, configuration, flags, record, size_of
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
@@ -144,13 +144,10 @@ def start(cell: Cell, variant: Variant, bank: str, depth: int, heads: int) -> st
     if variant.method == "weight-selection":
         selected = baseline.WeightSelection(depth, heads, run=run, source=bank, select_heads="whole")
         return str(baseline.main(selected))
-    base = adapt.Config(
-        bank=bank, depth=depth, heads=heads, data=DataOptions(cell.config.data), seed=cell.seed, run=run,
-        optim=dataclasses.replace(
-            adapt.Config().optim, steps=cell.config.adapt_steps, batch=cell.config.pretraining_batch
-        ),
-    )  # fmt: skip
-    return str(adapt.main(changed(base, variant.adaptation)))
+    config = cell.config
+    base = adaptation(bank, config.data, depth, heads, config.adapt_steps, config.root)
+    own = (("seed", cell.seed), ("optim.batch", config.pretraining_batch), *variant.adaptation)
+    return str(adapt.main(changed(base, own)))
 
 
 def cell(cell: Cell) -> list[dict[str, Any]]:
@@ -177,7 +174,7 @@ def cost(cell: Cell) -> float:
     return pretrain.cost(pretraining(cell)) + len(cell.variants) * tuning
 
 
-def collect(ablation: str, config: Config, default: Config, jobs: list[Job]) -> None:
+def collect(ablation: str, default: Config, config: Config, jobs: list[Job]) -> None:
     """Writes records and page of what is done."""
     words = f"{Path(config.data).name}" + flags(
         config, default, (f.name for f in dataclasses.fields(config) if f.name not in ("data", "protocol", "root"))

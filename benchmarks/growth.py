@@ -68,8 +68,7 @@ def main(config: Config) -> None:
             for n, t in compare(tasks, first, config.rounds).items():
                 rows.append({"what": what, "n": int(n), "family": family, "ms": 1e3 * t.seconds, "flops": flops[n]})
                 print(
-                    f"| {what} | {n} | {family} | {flops[n] / 1e9:.1f} | {1e3 * t.seconds:.0f} | {t.ratio:.2f} "
-                    f"({t.spread[0]:.2f}–{t.spread[1]:.2f}) | {flops[n] / flops[first]:.2f} |",
+                    f"| {what} | {n} | {family} | {flops[n] / 1e9:.1f} | {1e3 * t.seconds:.0f} | {t.words} | {flops[n] / flops[first]:.2f} |",
                     flush=True,
                 )
     if config.picture:

@@ -95,7 +95,7 @@ Batch {config.batch}, float32; ViT-B in small (12 layers, 12 heads of 16 channel
 | step | ms | of pre-training (quartiles) |
 |---|---|---|""")
     for name, t in compare(tasks, "pre-training", config.rounds).items():
-        print(f"| {name} | {1000 * t.seconds:.0f} | {t.ratio:.2f} ({t.spread[0]:.2f}–{t.spread[1]:.2f}) |")
+        print(f"| {name} | {1000 * t.seconds:.0f} | {t.words} |")
 
 
 def peak() -> float:

@@ -16,6 +16,11 @@ class Timing(NamedTuple):
     spread: tuple[float, float]
     """First and last quartile of those ratios."""
 
+    @property
+    def words(self) -> str:
+        """The ratio and its quartiles."""
+        return f"{self.ratio:.2f} ({self.spread[0]:.2f}–{self.spread[1]:.2f})"
+
 
 def compare(
     tasks: dict[str, Callable[[], None]], reference: str, rounds: int, units: Mapping[str, int] | None = None

@@ -86,7 +86,7 @@ def main(config: Config) -> None:
             cli.say("PyTorch is not installed, so its loader is left out; `pip install -e '.[bench]'` adds it.")
         print("| feed | images/s | time of an image / pillow's (quartiles) |\n|---|---|---|")
         for name, t in compare(tasks, "pillow", config.rounds, units).items():
-            print(f"| {name} | {1 / t.seconds:,.0f} | {t.ratio:.2f} ({t.spread[0]:.2f}–{t.spread[1]:.2f}) |")
+            print(f"| {name} | {1 / t.seconds:,.0f} | {t.words} |")
 
 
 def torch_loader(files: list[Path], config: Config, workers: int):

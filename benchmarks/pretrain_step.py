@@ -86,7 +86,7 @@ def main(config: Config) -> None:
             ).items():
                 print(
                     f"| {batch} | {precision} | {name} | {1e3 * t.seconds:.0f} | {batch / t.seconds:,.0f} | "
-                    f"{t.ratio:.2f} ({t.spread[0]:.2f}–{t.spread[1]:.2f}) |",
+                    f"{t.words} |",
                     flush=True,
                 )
 

@@ -102,8 +102,7 @@ def main(config: Config) -> Path:
     trained = eqx.filter(result.model, inherit.scalers_of(result.model, config.also))
     flops = 3 * count_mae(target, bank.model.config) * learned["steps"] * config.optim.batch
     cost: dict[str, Any] = {"trained": trees.count(trained), "flops": flops, "of_pretraining": None}
-    if {"steps", "batch"} <= bank.about.keys():
-        before = 3 * count_mae(bank.config, bank.model.config) * bank.about["steps"] * bank.about["batch"]
+    if before := pretrain.flops_of(bank):
         cost["of_pretraining"] = flops / before
     run.finish(**learned, cost=cost)
     share = "unknown" if cost["of_pretraining"] is None else f"{100 * cost['of_pretraining']:.2g} %"

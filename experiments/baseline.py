@@ -21,6 +21,7 @@ The last three take a teacher instead of a source: a classifier that `experiment
 they first train it on the same data by the same recipe. Teacher and templates are made once, whatever the sizes.
 """
 
+import abc
 import dataclasses
 import json
 from collections.abc import Callable
@@ -127,7 +128,7 @@ class Dmae(Cut):
 
 
 @dataclasses.dataclass(frozen=True)
-class Learngene(Sized):
+class Learngene(Sized, abc.ABC):
     """Templates that a supervised teacher is distilled into, fitted to the size."""
 
     teacher: tyro.conf.Positional[str] = ""
@@ -143,9 +144,9 @@ class Learngene(Sized):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
 
+    @abc.abstractmethod
     def constraint(self) -> Any:
         """What the templates are learned under."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +235,7 @@ def main(config: Sized) -> Path:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return made
     vit, cost = MAKERS[method](config, source, target, run)
-    spent = {"source_flops": pretraining_flops(source.bank) if source and source.bank else None, "size_flops": 0}
+    spent = {"source_flops": pretrain.flops_of(source.bank) if source and source.bank else None, "size_flops": 0}
     spent |= {"transferred": trees.count(vit) if source else 0} | cost
     if isinstance(config, Learngene) and taught:
         lessons = json.loads((Path(config.teacher).parent / "summary.json").read_text())["steps"]
@@ -246,15 +247,6 @@ def main(config: Sized) -> Path:
     report(target, trees.count(vit), spent)
     cli.say(f"model            {made}\nnext             python experiments/finetune.py {made} --data PATH")
     return made
-
-
-def pretraining_flops(bank: Any) -> int | None:
-    """What the pre-training of a bank cost, at full width; None if the bank does not tell."""
-    from weight_templates.counting import count_mae
-
-    if not {"steps", "batch"} <= bank.about.keys():
-        return None
-    return 3 * count_mae(bank.config, bank.model.config) * bank.about["steps"] * bank.about["batch"]
 
 
 def report(target: ViTConfig, parameters: int, cost: dict[str, Any]) -> None:

@@ -131,6 +131,15 @@ def cost(config: Config) -> float:
     return 3 * count_mae(config.model, config.decoder) * steps * optim.batch
 
 
+def flops_of(bank: Any) -> int | None:
+    """What the pre-training of a bank cost, at full width; None if the bank does not tell."""
+    from weight_templates.counting import count_mae
+
+    if not {"steps", "batch"} <= bank.about.keys():
+        return None
+    return 3 * count_mae(bank.config, bank.model.config) * bank.about["steps"] * bank.about["batch"]
+
+
 def learn(
     config: Any,
     run: Any,

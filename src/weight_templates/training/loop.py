@@ -67,9 +67,9 @@ class Interrupt:
         if not self._launched(number):
             raise SystemExit(128 + number)
         self._before[number](number, None)
-        if number == signal.SIGUSR2 and "SLURM_JOB_ID" in os.environ:
-            time.sleep(600)  # the first of several processes has the job stopped, and must not miss the others
         if number == signal.SIGUSR2:
+            if "SLURM_JOB_ID" in os.environ:
+                time.sleep(600)  # the first of several processes has the job stopped, and must not miss the others
             raise SystemExit(128 + number)
 
     def _launched(self, number: int) -> bool:
