@@ -112,7 +112,7 @@ DISTILLED = ("wave", "tleg", "fine")
 """These share a teacher, and each its templates among the sizes: one job."""
 
 
-def jobs(config: Config) -> list[Job]:
+def jobs(config: Config, name: str = "methods") -> list[Job]:
     """The grid."""
     config.check()
     for path in (config.bank, config.source):
@@ -124,7 +124,7 @@ def jobs(config: Config) -> list[Job]:
     ]
     cells += [Cell(common, shared, config.sizes)] if shared else []
     return [
-        Job("ablations.methods:cell", cell, "-".join(("methods", *cell.methods, *cell.sizes[: len(cell.sizes) == 1])))
+        Job("ablations.methods:cell", cell, "-".join((name, *cell.methods, *cell.sizes[: len(cell.sizes) == 1])))
         for cell in cells
     ]
 
@@ -145,12 +145,12 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         network = bank.config.resized(depth, heads)
         start, cost = backbone(config, method, bank.config, network, seed)
         if method.startswith("sweet"):
-            cost |= {"source_flops": pretrain.flops_of(bank), "transferred": wt.count(network).parameters}
+            cost |= {"source_flops": pretrain.flops_of(bank, config.bank), "transferred": wt.count(network).parameters}
         for data in config.data:
-            cli.say(f"{Path(data).name}: {method}, {depth} layers, {heads} heads, seed {seed}")
+            cli.say(f"{called(data)}: {method}, {depth} layers, {heads} heads, seed {seed}")
             tuning = configuration(config.protocol, start, "full", data, network, seed, config.root)
             run = finetune.main(tuning).parent
-            records.append(record(run, Path(data).name, method, depth, heads, seed) | {"cost": cost})
+            records.append(record(run, called(data), method, depth, heads, seed) | {"cost": cost})
     return records
 
 
@@ -168,25 +168,33 @@ def cost(cell: Cell) -> float:
     return seeds * (len(cell.methods) * tuning + steps)
 
 
-def collect(config: Config, jobs: list[Job]) -> None:
+def called(data: str) -> str:
+    """The name of a data source: that of a downstream set, `cars196:FOLDER`, else of its file or folder."""
+    from weight_templates.data import downstream
+
+    name, colon, _ = data.partition(":")
+    return name if colon and name in downstream.SETS else Path(data).name
+
+
+def collect(config: Config, jobs: list[Job], name: str = "methods", default: Config | None = None) -> None:
     """Writes records and page of what is done."""
     import weight_templates as wt
 
     bank, source = wt.load_bank(config.bank), wt.load_bank(config.source)
-    words = f"BANK {' '.join(Path(data).name for data in config.data)} --source SOURCE --pretraining {Path(config.pretraining).name}"
-    words += flags(config, Config(), ("methods", "sizes", "steps")) + flags(
+    words = f"BANK {' '.join(map(called, config.data))} --source SOURCE --pretraining {Path(config.pretraining).name}"
+    words += flags(config, default or Config(), ("methods", "sizes", "steps")) + flags(
         config.protocol, Protocol(), (field.name for field in dataclasses.fields(Protocol))
     )
     about = {
-        "command": f"python ablations/methods.py {words}",
+        "command": f"python ablations/{name}.py {words}",
         "bank": {"family": bank.family, **bank.about},
         "source": source.about,
         "model": dataclasses.asdict(bank.config),
         "steps": config.steps,
         **dataclasses.asdict(config.protocol),
     }
-    keep("methods", about, [record for job in jobs for record in job.result])
-    figures.main()
+    keep(name, about, [record for job in jobs for record in job.result])
+    figures.main(name)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ source's. The decoder is the bank's. The same command goes on where it was stopp
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 
@@ -66,7 +66,6 @@ def main(config: Config) -> Path:
 
     import weight_templates as wt
     from weight_templates import convert, inherit, training, trees
-    from weight_templates.counting import count_mae
 
     bank = wt.load_bank(config.bank, config.layout)
     if bank.model.encoder.constraint.fixed:
@@ -100,10 +99,8 @@ def main(config: Config) -> Path:
         vit = eqx.filter_jit(wt.expand)(result.model.encoder)
         convert.save_model(run.path / "model.safetensors", vit, result.about)
     trained = eqx.filter(result.model, inherit.scalers_of(result.model, config.also))
-    flops = 3 * count_mae(target, bank.model.config) * learned["steps"] * config.optim.batch
-    cost: dict[str, Any] = {"trained": trees.count(trained), "flops": flops, "of_pretraining": None}
-    if before := pretrain.flops_of(bank):
-        cost["of_pretraining"] = flops / before
+    flops, before = result.about["flops"], pretrain.flops_of(bank, config.bank)
+    cost = {"trained": trees.count(trained), "flops": flops, "of_pretraining": before and flops / before}
     run.finish(**learned, cost=cost)
     share = "unknown" if cost["of_pretraining"] is None else f"{100 * cost['of_pretraining']:.2g} %"
     print(

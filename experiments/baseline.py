@@ -235,7 +235,10 @@ def main(config: Sized) -> Path:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return made
     vit, cost = MAKERS[method](config, source, target, run)
-    spent = {"source_flops": pretrain.flops_of(source.bank) if source and source.bank else None, "size_flops": 0}
+    before = None
+    if isinstance(config, Cut) and source and source.bank:
+        before = pretrain.flops_of(source.bank, config.source)
+    spent = {"source_flops": before, "size_flops": 0}
     spent |= {"transferred": trees.count(vit) if source else 0} | cost
     if isinstance(config, Learngene) and taught:
         lessons = json.loads((Path(config.teacher).parent / "summary.json").read_text())["steps"]

@@ -11,6 +11,8 @@ The same command goes on where it was stopped or killed.
 """
 
 import dataclasses
+import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -120,24 +122,37 @@ def main(config: Config) -> Path:
 
 
 def cost(config: Config) -> float:
-    """FLOPs of the whole run at full width; raises UserError where there are no images."""
+    """FLOPs of the whole run; raises UserError where there are no images."""
     from weight_templates import data
-    from weight_templates.counting import count_mae
 
     optim, steps = config.optim, config.optim.steps
     if steps is None:
         images = len(data.open_source(config.data, config.model.image, config.seed))
         steps = optim.total(data.split(np.arange(images), optim.batch, config.seed).steps_per_epoch)
-    return 3 * count_mae(config.model, config.decoder) * steps * optim.batch
+    return flops_of_image(config.model, config.decoder, config.scaling) * steps * optim.batch
 
 
-def flops_of(bank: Any) -> int | None:
-    """What the pre-training of a bank cost, at full width; None if the bank does not tell."""
+def flops_of_image(model: ViTConfig, decoder: DecoderConfig, scaled: ScalingOptions) -> float:
+    """FLOPs of one image in one step: of the whole width, or where it is computed sliced, of the mean over the widths."""
     from weight_templates.counting import count_mae
+    from weight_templates.scaling import widths_of
 
-    if not {"steps", "batch"} <= bank.about.keys():
-        return None
-    return 3 * count_mae(bank.config, bank.model.config) * bank.about["steps"] * bank.about["batch"]
+    if scaled.execution == "masked":
+        return 3 * count_mae(model, decoder)
+    drawn = widths_of(scaled, model)
+    pairs = [(n, n) for n in drawn] if scaled.coupled else list(itertools.product(drawn, drawn))
+    return 3 * sum(count_mae(model.resized(heads=r, columns=c), decoder) for r, c in pairs) / len(pairs)
+
+
+def flops_of(bank: Any, path: str | Path) -> int | None:
+    """FLOPs of the pre-training of a bank read from `path`; None if neither it nor the run it lies in tells."""
+    about, run = bank.about, Path(path).expanduser().with_name("config.json")
+    if "flops" in about or not {"steps", "batch"} <= about.keys():
+        return about.get("flops")
+    scaled = json.loads(run.read_text()).get("scaling", {}) if run.is_file() else {}
+    scaled["heads"] = scaled.get("heads") and tuple(scaled["heads"])
+    each = flops_of_image(bank.config, bank.model.config, ScalingOptions(**scaled))
+    return round(each * about["steps"] * about["batch"])
 
 
 def learn(
@@ -234,6 +249,7 @@ def learn(
         )
         about = {"data": loaded.source.name, "images": len(chosen.train), "steps": steps, "batch": optim.batch}
         about["scaling"] = scaling.scope_of(scaled, family)
+        about["flops"] = round(flops_of_image(vit, auto_encoder(model).config, scaled) * steps * optim.batch)
         made = bank_of(auto_encoder(state.result), about)
         metrics = training.read_metrics(run.path)
         shown = pictures.widths_to_show(vit.heads)

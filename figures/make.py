@@ -29,7 +29,7 @@ from weight_templates.errors import RunError, UserError  # noqa: E402
 
 PAGES: dict[str, Any] = {
     "sizes": sizes.main,
-    "methods": methods.main,
+    **{name: partial(methods.main, name) for name in methods.TITLES},
     **{name: partial(variants.main, name) for name in variants.TITLES},
 }
 

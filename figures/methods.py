@@ -1,18 +1,15 @@
-"""The page of `ablations/methods.py`, from its records alone: accuracy of all methods at five sizes, and what they cost.
+"""The pages of `ablations/methods.py` and `ablations/downstream.py`, from their records alone: accuracy and cost of all methods.
 
     python figures/methods.py
 
-reads `results/methods.json` and writes `docs/results/methods.md` with its figures.
+reads `results/{methods,downstream}.json`, those that are there, and writes `docs/results/NAME.md` with its figures.
 """
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-import seaborn as sns
-from figures import paper
-from figures.records import HEADS, by_epoch, commits, devices, read, save, spread, write
-from matplotlib.figure import Figure
+from figures import beside, paper, records
+from figures.records import HEADS, by_epoch, commits, devices, read, save, write
 
 
 METHODS = {
@@ -31,75 +28,53 @@ METHODS = {
 """What each takes from its source. HydraViT needs a source pre-trained with random widths, so it has no row here."""
 
 
-def main() -> None:
-    """Writes the page and its figures."""
-    about, runs = read("methods")
-    write("methods", page(about, runs))
-    for data in runs["data"].unique():
-        curves(runs[runs["data"] == data], f"methods-{data}-curves")
+TITLES = {"methods": "All methods at five sizes", "downstream": "All methods on other data"}
+"""Of the two pages: SWEET's Table 1, a section for each set, and its Table 3, a section for each size."""
+SECTION = {"methods": "data", "downstream": "size"}
+COLUMN = {"methods": "size", "downstream": "data"}
+PRINTED = {"methods": paper.CLASSIFICATION, "downstream": paper.DOWNSTREAM}
 
 
-def page(about: dict[str, Any], runs: Any) -> list[str]:
+def main(name: str = "methods") -> None:
+    """Writes a page and its figures."""
+    about, runs = read(name)
+    write(name, page(name, about, runs))
+    for section in runs[SECTION[name]].unique():
+        curves(runs[runs[SECTION[name]] == section], COLUMN[name], f"{name}-{section}-curves")
+
+
+def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
     model, bank, source = about["model"], about["bank"], about["source"]
     text = [
-        "# All methods at five sizes",
+        f"# {TITLES[name]}",
         "",
         f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
         "",
         f"Sources: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px in "
         f"patches of {model['patch']} px. SWEET's is a {bank['family']} bank, {bank['steps']} steps of {bank['batch']} "
-        f"images of {bank['data']}; the others' an ordinary auto-encoder, {source['steps']} steps of {source['batch']}. DMAE's "
+        f"images of {bank['data']}; the others' an ordinary auto-encoder, {source['steps']} steps of {source['batch']}. "
+        f"What each cost is below. DMAE's "
         f"student, the teacher and each distillation have {about['steps']} steps of 128. Fine-tuning is the same for all: at "
         f"most {about['count']} images, a tenth of them held out, {about['epochs']} epochs of batch {about['batch']} at a base "
         f"learning rate of {about['base_lr']:g}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on "
         f"{devices(runs)}.",
         "",
-        "Numbers are top-1 accuracy in percent on test images, of the epoch that was best on held-out ones; in brackets the "
-        "rank in the column; after the bar the paper's, on ImageNet at 224 px after 30 epochs. Weight selection takes whole "
-        "heads where positions are rotary, since strided ones would lose their frequencies.",
+        f"{beside.CELLS}; after the bars the paper's, on ImageNet at 224 px after 30 epochs and on its downstream sets, and the "
+        "difference. Weight selection takes whole heads where positions are rotary, since strided ones would lose their frequencies.",
     ]
-    for data in runs["data"].unique():
-        some = runs[runs["data"] == data]
-        text += [
-            "",
-            f"## {data}",
-            "",
-            *table(some),
-            "",
-            f"![held-out accuracy while training, {data}](methods-{data}-curves.png)",
-        ]
-    return [*text, "", "## Cost", "", *costs(runs)]
-
-
-def table(runs: Any) -> list[str]:
-    """One row a method, one column a size."""
-    printed = list(paper.CLASSIFICATION["sweet"])
-    sizes = sorted(
-        runs["size"].unique(), key=lambda size: (size not in printed, printed.index(size) if size in printed else 0)
-    )
-    methods = [method for method in METHODS if method in set(runs["arm"])]
-    means = runs.groupby(["arm", "size"])["top1"].mean().unstack("size")
-    ranks = means.rank(ascending=False, method="min").astype("Int64")
-    lines = ["| method | " + " | ".join(sizes) + " | mean | mean rank |", "|---" * (len(sizes) + 3) + "|"]
-    for method in methods:
-        cells = []
-        for size in sizes:
-            values = runs[(runs["arm"] == method) & (runs["size"] == size)].sort_values("seed")["top1"].to_numpy()
-            theirs = paper.CLASSIFICATION.get(method, {}).get(size)
-            cells.append(
-                f"{spread(values)} ({ranks.loc[method, size]})" + (f" \\| {theirs}" if theirs else "")
-                if len(values)
-                else ""
-            )
-        complete = means.loc[method, sizes].notna().all()
-        total = (
-            [f"{means.loc[method, sizes].mean():.1f}", f"{ranks.loc[method, sizes].mean():.1f}"]
-            if complete
-            else ["", ""]
-        )
-        lines.append("| " + " | ".join([method, *cells, *total]) + " |")
-    return lines
+    for section in runs[SECTION[name]].unique():
+        some = runs[runs[SECTION[name]] == section]
+        table = beside.table(some, list(METHODS), COLUMN[name], PRINTED[name])
+        text += ["", f"## {section}", "", *beside.accuracy(table), "", "The place of each method in its column"]
+        if table.both():
+            text[-1] += "; after the bars among the methods of the paper: ours, and the paper's"
+        text[-1] += "."
+        text += ["", *beside.ranks(table)]
+        if table.both():
+            text += ["", beside.agreement(table)]
+        text += ["", f"![held-out accuracy while training, {section}]({name}-{section}-curves.png)"]
+    return [*text, "", "## Cost", "", *costs(runs), "", "## The paper's numbers", "", paper.NOTES[name]]
 
 
 def costs(runs: Any) -> list[str]:
@@ -116,21 +91,25 @@ def costs(runs: Any) -> list[str]:
     return lines
 
 
-def curves(runs: Any, name: str) -> None:
-    """Held-out accuracy against the epoch, one panel a size."""
+def curves(runs: Any, column: str, name: str) -> None:
+    """Held-out accuracy against the epoch, one panel a column of the table."""
+    import matplotlib as mpl
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
     order = [method for method in METHODS if method in set(runs["arm"])]
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
         table = by_epoch(runs).rename(columns={"arm": "method"})
-        sizes = list(dict.fromkeys(table["size"]))
-        figure = Figure(figsize=(2.1 * len(sizes) + 1.4, 2.4), layout="constrained")
-        for axes, size in zip(np.atleast_1d(figure.subplots(1, len(sizes), sharey=True)), sizes, strict=True):
-            last = size == sizes[-1]
-            some: Any = table[table["size"] == size]
+        panels = list(dict.fromkeys(table[column]))
+        figure = Figure(figsize=(2.1 * len(panels) + 1.4, 2.4), layout="constrained")
+        for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels, strict=True):
+            last = panel == panels[-1]
+            some: Any = table[table[column] == panel]
             sns.lineplot(
                 some, x="epoch", y="held-out top-1, %", hue="method", style="method", hue_order=order, style_order=order,
                 errorbar="sd", ax=axes, legend=last,
             )  # fmt: skip
-            axes.set_title(size, fontsize=9)
+            axes.set_title(panel, fontsize=9)
             if last:
                 axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         sns.despine(figure)
@@ -138,4 +117,6 @@ def curves(runs: Any, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    for name in TITLES:
+        if (records.RECORDS / f"{name}.json").exists():
+            main(name)

@@ -2,7 +2,7 @@
 
     python figures/overview.py
 
-writes `docs/overview.png`. Nothing in it is measured.
+writes `docs/overview.png` and, for print, `docs/overview.pdf`. Nothing in it is measured.
 """
 
 from pathlib import Path
@@ -105,6 +105,8 @@ def main() -> None:
             ha="center", va="top", fontsize=9, color="0.25",
         )  # fmt: skip
         figure.savefig(TARGET, dpi=150, metadata={"Software": None})
+        bare = {"CreationDate": None, "Creator": None, "Producer": None}
+        figure.savefig(TARGET.with_suffix(".pdf"), metadata=bare)
 
 
 if __name__ == "__main__":

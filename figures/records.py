@@ -3,14 +3,16 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
 
 from weight_templates import cli
 from weight_templates.files import write_bytes
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +26,8 @@ HEADS = {"new": "new", "probe": "the one that a linear probe on the same images 
 
 def read(name: str) -> tuple[dict[str, Any], Any]:
     """What a file of records says of itself, and its runs as a table, with test (else held-out) accuracies in percent."""
+    import pandas as pd  # slow to import, like all that draws, and the command lines of ablations import this
+
     tree = json.loads((RECORDS / f"{name}.json").read_text())
     runs: Any = pd.DataFrame(tree["runs"])
     for score in ("top1", "top5"):
@@ -49,7 +53,7 @@ def write(name: str, lines: list[str]) -> None:
     (RESULTS / f"{name}.tex").write_text(latex(lines))
 
 
-def save(figure: Figure, name: str) -> None:
+def save(figure: "Figure", name: str) -> None:
     """Writes a figure for the screen and for print."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     figure.savefig(RESULTS / f"{name}.png", dpi=160, metadata={"Software": None})
@@ -103,6 +107,14 @@ def by_epoch(runs: Any) -> Any:
     table["epoch"] = [epoch for epoch, _ in table["curve"]]
     table["held-out top-1, %"] = [100 * value for _, value in table["curve"]]
     return table
+
+
+def noise(percent: float, images: int) -> float:
+    """How far two accuracies on so many test images are apart by chance, nineteen times in twenty, in points.
+
+    Two standard errors of a difference of binomials.
+    """
+    return 2 * float(np.sqrt(2 * percent * (100 - percent) / images))
 
 
 def spread(values: np.ndarray, sign: bool = False) -> str:

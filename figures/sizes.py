@@ -7,12 +7,8 @@ reads `results/sizes.json` and writes `docs/results/sizes.md` with its figures.
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-import pandas as pd
-import seaborn as sns
-from figures.records import HEADS, by_epoch, commits, devices, read, save, spread, write
-from matplotlib.figure import Figure
+from figures.records import HEADS, by_epoch, commits, devices, noise, read, save, spread, write
 
 
 ARMS = ("probe of a random network", "zero-shot probe", "adapted probe", "scratch", "initialised", "adapted")
@@ -36,9 +32,9 @@ def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
     """A curve of held-out accuracy that begins, at epoch 0, with the probe whose head the network had."""
     if run["arm"] not in PROBES:
         return run["curve"]
-    same = (runs["arm"] == PROBES[run["arm"]]) & (
-        runs[["data", "depth", "heads", "seed"]] == pd.Series(run)[["data", "depth", "heads", "seed"]]
-    ).all(axis=1)
+    same = runs["arm"] == PROBES[run["arm"]]
+    for key in ("data", "depth", "heads", "seed"):
+        same &= runs[key] == run[key]
     return [[0, runs[same]["held_out"].iloc[0]["top1"]], *run["curve"]]
 
 
@@ -76,7 +72,7 @@ def page(about: dict[str, Any], runs: Any) -> list[str]:
             "![images, and what the adapted auto-encoders of all sizes make of a quarter of their patches](sizes-reconstructions.png)",
         ]
     for data in runs["data"].unique():
-        text += ["", f"## {data}", "", *table(runs[runs["data"] == data]), "", noise(runs[runs["data"] == data])]
+        text += ["", f"## {data}", "", *table(runs[runs["data"] == data]), "", chance(runs[runs["data"] == data])]
         for name, words in (
             ("parameters", "accuracy against parameters"),
             ("curves", "held-out accuracy while training"),
@@ -113,14 +109,12 @@ def table(runs: Any) -> list[str]:
     return lines
 
 
-def noise(runs: Any) -> str:
-    """How far two accuracies are apart by chance, in words: two standard errors of a difference of binomials."""
+def chance(runs: Any) -> str:
+    """How far two accuracies are apart by chance, in words."""
     images = (runs["test"].where(runs["test"].notna(), runs["held_out"])).iloc[0]["images"]
-    share = runs["top1"].mean() / 100
-    apart = 200 * np.sqrt(2 * share * (1 - share) / images)
     return (
-        f"On {images:,} test images, two networks of the same accuracy are up to {apart:.1f} points apart nineteen times in "
-        "twenty: smaller gains tell nothing."
+        f"On {images:,} test images, two networks of the same accuracy are up to {noise(runs['top1'].mean(), images):.1f} "
+        "points apart nineteen times in twenty: smaller gains tell nothing."
     )
 
 
@@ -138,6 +132,10 @@ def convergence(curve: list[list[float]], scratch: list[list[float]]) -> float |
 
 def against_parameters(runs: Any, name: str) -> None:
     """Accuracy against parameters over the grid."""
+    import matplotlib as mpl
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
@@ -155,6 +153,9 @@ def against_parameters(runs: Any, name: str) -> None:
 
 def curves(runs: Any, name: str) -> None:
     """Held-out accuracy against the epoch, one panel a size."""
+    import matplotlib as mpl
+    import seaborn as sns
+
     table = by_epoch(runs[runs["arm"].isin(("scratch", *GAINING))])
     table = table.rename(columns={"arm": "from", "depth": "layers"})
     order = [arm for arm in (*GAINING[::-1], "scratch") if arm in set(runs["arm"])]

@@ -8,8 +8,8 @@ reads `results/{constraints,architecture,choices}.json`, those that are there, a
 from typing import Any
 
 import numpy as np
-from figures import paper, records
-from figures.records import HEADS, commits, devices, read, spread, write
+from figures import beside, paper, records
+from figures.records import HEADS, commits, devices, read, write
 
 
 TITLES = {
@@ -27,6 +27,8 @@ def main(ablation: str) -> None:
 def page(ablation: str, about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
     model, before = about["model"], about["pretraining"]
+    printed = paper.ABLATIONS.get(ablation, {})
+    table = beside.table(runs, list(dict.fromkeys(runs["arm"])), "size", printed)
     return [
         f"# {TITLES[ablation]}",
         "",
@@ -39,50 +41,34 @@ def page(ablation: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"{about['batch']} at a base learning rate of {about['base_lr']:g}, the head {HEADS[about['head']]}. "
         f"{runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on {devices(runs)}.",
         "",
-        "Numbers are top-1 accuracy in percent on test images, of the epoch that was best on held-out ones"
-        + (
-            "; after the bar the paper's, on ImageNet at 224 px after 30 epochs, and in brackets the gains over the first "
-            "row, ours and theirs."
-            if ablation in paper.ABLATIONS
-            else "; in brackets the gain over the first row."
-        )
-        + " *Held out* is the reconstruction loss of pre-training at 3 and at 12 heads.",
+        f"{beside.CELLS}"
+        + ("; after the bars the paper's, on ImageNet at 224 px, and the difference." if printed else "."),
         "",
-        *table(ablation, runs),
+        *beside.accuracy(table),
+        "",
+        f"Gains over “{table.rows[0]}”"
+        + (": ours, the paper's, and the difference." if printed else ".")
+        + f" By chance, {', '.join(f'{beside.apart(table, c):.1f} points at {c}' for c in table.columns)} may lie between two "
+        "rows of the same worth.",
+        "",
+        *beside.gains(table),
+        *(["", beside.agreement(table)] if printed else []),
+        "",
+        "Pre-training: numbers in the template and in the scalers, and the reconstruction loss on held-out images at 3 and at "
+        "12 heads.",
+        "",
+        *pretraining(runs),
+        *(["", "## The paper's numbers", "", paper.NOTES[ablation]] if ablation in paper.NOTES else []),
     ]
 
 
-def table(ablation: str, runs: Any) -> list[str]:
-    """One row a variant, one column a size."""
-    printed, sizes = paper.ABLATIONS.get(ablation, {}), list(dict.fromkeys(runs["size"]))
-    rows = list(dict.fromkeys(runs["arm"]))
-    lines = [
-        "| variant | " + " | ".join(sizes) + " | mean | template | held out, 3 heads | 12 heads |",
-        "|---" * (len(sizes) + 5) + "|",
-    ]
-
-    def values(row: str, size: str) -> np.ndarray:
-        return runs[(runs["arm"] == row) & (runs["size"] == size)].sort_values("seed")["top1"].to_numpy()
-
-    for row in rows:
-        cells, means = [], []
-        for size in sizes:
-            ours, base = values(row, size), values(rows[0], size)
-            if not len(ours):
-                cells.append("")
-                continue
-            means.append(ours.mean())
-            gain = f"{ours.mean() - base.mean():+.1f}" if len(base) and row != rows[0] else ""
-            theirs, first = printed.get(row, {}).get(size), printed.get(rows[0], {}).get(size)
-            if theirs:
-                gain += f"; {theirs - first:+.1f}" if gain and first else ""
-            cell = spread(ours) + (f" \\| {theirs:.2f}" if theirs else "")
-            cells.append(cell + (f" ({gain})" if gain else ""))
-        some = runs[runs["arm"] == row]
+def pretraining(runs: Any) -> list[str]:
+    """One row a variant."""
+    lines = beside.header(["template", "scalers", "held out, 3 heads", "held out, 12 heads"])
+    for row, some in runs.groupby("arm", sort=False):
         held = [f"{np.mean([loss[key] for loss in some['held_out_loss']]):.4f}" for key in ("3", "12")]
-        mean = f"{np.mean(means):.1f}" if len(means) == len(sizes) else ""
-        template = f"{some['sizes'].iloc[0]['template']:,}"
-        lines.append("| " + " | ".join([row, *cells, mean, template, *held]) + " |")
+        sizes = some["sizes"].iloc[0]
+        lines.append(beside.line([str(row), f"{sizes['template']:,}", f"{sizes['scalers']:,}", *held]))
     return lines
 
 

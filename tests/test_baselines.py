@@ -536,24 +536,70 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
     text = (tmp_path / "docs" / "methods.md").read_text()
     assert "--methods weight-selection sweet --sizes L1H2 L2H1 --count 60 --epochs 1 --batch 8" in text
     assert str(tmp_path) not in text
-    assert text.count("| weight-selection |") == text.count("| sweet |") == 2
+    assert text.count("| weight-selection |") == text.count("| sweet |") == 3
 
     tree = json.loads((tmp_path / "methods.json").read_text())
     for run, score in zip(tree["runs"], (0.1, 0.3, 0.2, 0.1), strict=True):
-        run["test"], run["depth"], run["heads"] = {"top1": score, "top5": 1.0}, 6 if run["depth"] == 1 else 12, 6
+        run["test"], run["depth"], run["heads"] = (
+            {"top1": score, "top5": 1.0, "images": 60},
+            6 if run["depth"] == 1 else 12,
+            6,
+        )
     (tmp_path / "methods.json").write_text(json.dumps(tree))
     figures.main()
     text = (tmp_path / "docs" / "methods.md").read_text()
-    first = tree["runs"][0]["depth"]
-    ours = {(run["arm"], run["depth"]): 100 * run["test"]["top1"] for run in tree["runs"]}
-    assert first in (6, 12)
-    for method, printed in (("weight-selection", {6: 67.03, 12: 66.51}), ("sweet", {6: 70.34, 12: 71.7})):
-        other = "sweet" if method == "weight-selection" else "weight-selection"
-        cells = [
-            f"{ours[method, depth]:.1f} ({1 if ours[method, depth] > ours[other, depth] else 2}) \\| {printed[depth]}"
-            for depth in (6, 12)
-        ]
-        assert " | ".join(cells) in text
+    assert [(run["arm"], run["depth"]) for run in tree["runs"]] == [
+        ("weight-selection", 6), ("sweet", 6), ("weight-selection", 12), ("sweet", 12)
+    ]  # fmt: skip
+    assert "| weight-selection | 10.0 (1) \\| 67.03 \\| −57.0 | 20.0 (1) \\| 66.51 \\| −46.5 | 15.0 |" in text
+    assert "| sweet | 30.0 (1) | 10.0 (1) | 20.0 |" in text
+    assert "| weight-selection | 2 \\| 1 \\| 1 | 1 \\| 1 \\| 1 | 1.5 |\n| sweet | 1 | 2 | 1.5 |" in text
+
+
+def test_downstream_sets_are_columns(tmp_path, monkeypatch):
+    """The page of Table 3, from records by hand."""
+    from figures import methods as figures
+    from figures import paper, records
+
+    from ablations import downstream, methods
+
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
+    bank = {"family": "tucker", "data": "x", "steps": 1, "batch": 2}
+    protocol = {"count": 9, "epochs": 1, "batch": 2, "base_lr": 1e-3, "head": "new"}
+    about = {"command": "python ablations/downstream.py BANK", "bank": bank, "source": bank, "steps": 5, **protocol}
+    about["model"] = {"depth": 12, "heads": 12, "head_dim": 16, "image": 32, "patch": 4}
+    common = {"depth": 6, "heads": 6, "seed": 0, "curve": [[1, 0.5]], "commit": "c", "dirty": False, "device": "cpu"}
+    common |= {"held_out": None, "cost": {"source_flops": 2e9, "size_flops": 1e6, "transferred": 7}}
+    scores = {"cifar10": {"dmae": 0.5, "sweet-adapted": 0.9}, "flowers102": {"dmae": 0.6, "sweet-adapted": 0.7}}
+    runs = [
+        common | {"data": data, "arm": arm, "test": {"top1": top1, "top5": 1.0, "images": 1000}}
+        for data, row in scores.items()
+        for arm, top1 in row.items()
+    ]
+    records.keep("downstream", about, runs)
+    figures.main("downstream")
+    text = (tmp_path / "docs" / "downstream.md").read_text()
+    assert "## L6H6" in text
+    assert "|  | flowers102 | cifar10 | mean |" in text
+    assert "| sweet-adapted | 70.0 (1) \\| 83.12 \\| −13.1 | 90.0 (1) \\| 97.03 \\| −7.0 | 80.0 |" in text
+    # DMAE is better than SWEET on flowers102 in the paper alone.
+    assert "in the paper's order in 1 of 2 pairs; among the 2 pairs" in text
+    assert (tmp_path / "docs" / "downstream-L6H6-curves.pdf").exists()
+
+    names = ("weight-selection", "dmae", "isomorphic-pruning", "wave")
+    average = {row: np.mean([*values.values()]) for row, values in paper.DOWNSTREAM.items()}
+    assert f"{average['wave']:.2f}" == "72.88" in paper.NOTES["downstream"]
+    assert f"{average['sweet-adapted'] - max(average[name] for name in names):.2f}" == "2.93"
+    margins = [
+        value - max(paper.DOWNSTREAM[name][data] for name in names)
+        for data, value in paper.DOWNSTREAM["sweet-adapted"].items()
+    ]
+    assert (f"{np.mean(margins):.2f}", f"{margins[0]:.2f}") == ("2.01", "-0.06")
+
+    assert downstream.PRESETS["default"].sizes == ("L6H6",)
+    assert methods.called("cars196:/a/b") == "cars196"
+    assert methods.called("/a/cifar10") == "cifar10"
 
 
 def test_methods_refuse_what_they_do_not_know():

@@ -3,8 +3,9 @@
 import json
 import re
 
+import numpy as np
 import pytest
-from figures import make, overview, records
+from figures import beside, make, overview, records
 
 from weight_templates import launch
 
@@ -34,6 +35,28 @@ def test_every_page_has_its_records():
         assert re.search(r"`python (ablations|benchmarks|experiments)/\w+\.py", text), path.name
         for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
             assert (records.RESULTS / picture).exists(), picture
+
+
+def test_what_stands_beside_the_papers_numbers_by_hand():
+    ours = {("a", "x"): np.array([50.0]), ("b", "x"): np.array([60.0, 62.0]), ("a", "y"): np.array([40.0])}
+    t = beside.Table(["a", "b"], ["x", "y"], ours, {("a", "x"): 70.0, ("b", "x"): 70.5, ("b", "y"): 1.0}, 100)
+    assert beside.accuracy(t) == [
+        "|  | x | y | mean |",
+        "|---|---|---|---|",
+        "| a | 50.0 (1) \\| 70.00 \\| −20.0 | 40.0 (1) | 45.0 |",
+        "| b | 61.0 ± 1.4 (2) \\| 70.50 \\| −9.5 |  |  |",
+    ]
+    assert beside.gains(t)[2:] == ["| b | +11.0 \\| +0.5 \\| +10.5 |  |"]
+    assert beside.ranks(t)[2:] == ["| a | 2 \\| 2 \\| 2 | 1 | 1.5 |", "| b | 1 \\| 1 \\| 1 |  |  |"]
+    # One seed: twice the root of twice .555 x .445 / 100, by the mean of the rows.
+    assert beside.apart(t, "x") == pytest.approx(100 * 2 * (2 * 0.555 * 0.445 / 100) ** 0.5)
+    assert "in 1 of 1 pairs; among the 0 pairs" in beside.agreement(t)
+    several = t._replace(ours={("a", "x"): np.array([50.0, 52.0]), ("b", "x"): np.array([53.0, 57.0])})
+    # Variances of the means 1 and 4: a difference has the sum of two such, 5.
+    assert beside.apart(several, "x") == pytest.approx(2 * 5**0.5)
+    assert "in 1 of 1 pairs; among the 0 pairs" in beside.agreement(several)
+    assert not t._replace(paper={}).both()
+    assert t.both()
 
 
 def test_latex_by_hand():

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,11 +19,21 @@ from PIL import Image
 import weight_templates as wt
 from experiments import pretrain, reconstruct
 from weight_templates import cli
-from weight_templates.config import ConstraintOptions, DataOptions, OptimOptions, RunOptions
+from weight_templates.config import (
+    ConstraintOptions,
+    DataOptions,
+    DecoderConfig,
+    OptimOptions,
+    RunOptions,
+    ScalingOptions,
+    ViTConfig,
+)
+from weight_templates.counting import count_mae
 from weight_templates.errors import UserError
 from weight_templates.training import read_metrics
 
 from .helpers import image_folder, refused
+from .helpers import mae as constrained_mae
 
 
 ROOT = Path(__file__).parents[1]
@@ -262,26 +273,32 @@ def test_reconstruct_refuses_mistakes(tmp_path, capsys, words, says):
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
-        ("pretrain", ["--constraint", "--tucker.ranks", "--data", "--preset", "--scaling.scope", "--run.overwrite"]),
-        ("reconstruct", ["--data"]),
-        ("initialize", ["--depth", "--heads", "--out"]),
-        ("adapt", ["--scalers", "--optim.steps"]),
-        ("finetune", ["--mode", "--recipe.mixup"]),
-        ("export", ["--format"]),
-        ("baseline", ["weight-selection", "Evenly spaced parts"]),
+        (
+            "experiments/pretrain",
+            ["--constraint", "--tucker.ranks", "--data", "--preset", "--run.overwrite", "--launch"],
+        ),
+        ("experiments/reconstruct", ["--data"]),
+        ("experiments/initialize", ["--depth", "--heads", "--out"]),
+        ("experiments/adapt", ["--scalers", "--optim.steps"]),
+        ("experiments/finetune", ["--mode", "--recipe.mixup"]),
+        ("experiments/export", ["--format"]),
+        ("experiments/baseline", ["weight-selection", "Evenly spaced parts"]),
+        ("experiments/status", ["--root"]),
+        ("ablations/constraints", ["--sizes", "--dry-run"]),
+        ("ablations/downstream", ["--source", "--methods"]),
+        ("ablations/sizes", ["--adapt", "--seeds"]),
     ],
 )
 def test_help_does_not_wait_for_jax(name, flags):
     """`--help` is fast because nothing heavy is imported for it."""
     script = (
-        f"import sys; sys.argv = ['x', '--help']; sys.path.insert(0, '.'); import experiments.{name} as p\n"
-        "from weight_templates import cli\n"
-        "commands = hasattr(p, 'METHODS')\n"
-        "try: cli.parse_command(p.METHODS) if commands else cli.parse(getattr(p, 'PRESETS', None) or {'': p.Config()})\nexcept SystemExit as stop: assert not stop.code\n"
+        f"import runpy, sys; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path('{name}.py', run_name='__main__')\nexcept SystemExit as stop: assert not stop.code\n"
         "heavy = {'jax', 'equinox', 'matplotlib', 'pandas', 'pyarrow', 'scipy', 'tensorly', 'torch'}\n"
         "assert not heavy & sys.modules.keys()"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    environ = os.environ | {"GLIBC_TUNABLES": ""}  # else the process would start itself again, and check nothing
+    done = subprocess.run([sys.executable, "-c", script], env=environ, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for flag in ["--help", *flags]:
         assert flag in done.stdout
@@ -320,3 +337,28 @@ def test_presets_start_where_they_say():
         config.optim.check()
     assert isinstance(paper.run, RunOptions)
     assert isinstance(paper.optim, OptimOptions)
+
+
+def test_cost_is_that_of_the_widths_computed(tmp_path):
+    """Masked: the whole width at every step. Sliced: the mean over the pairs of widths, of which each is as likely."""
+    vit, decoder = ViTConfig(image=16, patch=4, depth=2, heads=4, head_dim=8), DecoderConfig(depth=1, width=32, heads=2)
+
+    def each(**options):
+        return pretrain.flops_of_image(vit, decoder, ScalingOptions(**options)) / 3
+
+    def at(rows, columns):
+        return count_mae(vit.resized(heads=rows, columns=columns), decoder)
+
+    assert each(heads=(2, 4)) == at(4, 4)
+    assert each(heads=(2, 4), coupled=True, execution="sliced") == (at(2, 2) + at(4, 4)) / 2
+    assert each(heads=(2, 4), execution="sliced") == (at(2, 2) + at(4, 4) + at(2, 4) + at(4, 2)) / 4
+
+    model, path = constrained_mae(vit, "tucker", key=jr.key(0)), tmp_path / "bank.safetensors"
+    bank = wt.Bank(model, "tucker", {"steps": 10, "batch": 3})
+    whole, half = (count_mae(vit.resized(heads=n), model.config) for n in (4, 2))
+    assert pretrain.flops_of(bank, path) == 3 * 30 * whole
+    scaling = {"heads": [2, 4], "coupled": True, "execution": "sliced"}
+    (tmp_path / "config.json").write_text(json.dumps({"scaling": scaling}))
+    assert pretrain.flops_of(bank, path) == 3 * 15 * (whole + half)
+    assert pretrain.flops_of(dataclasses.replace(bank, about={"flops": 7}), path) == 7
+    assert pretrain.flops_of(dataclasses.replace(bank, about={}), path) is None
