@@ -8,7 +8,7 @@ prints what XLA has planned for the compiled step, which is exact and the same a
 import dataclasses
 
 from weight_templates import cli
-from weight_templates.config import DecoderConfig, Family, OptimOptions, ScalingOptions, ViTConfig
+from weight_templates.config import DecoderConfig, Family, ScalingOptions, ViTConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +27,10 @@ def main(config: Config) -> None:
     """Prints a table in Markdown."""
     import equinox as eqx
     import jax
-    import jax.numpy as jnp
     import jax.random as jr
 
-    from benchmarks.steps import auto_encoder
-    from weight_templates import scaling, training, trees
+    from benchmarks.steps import auto_encoder, begin
+    from weight_templates import scaling, trees
     from weight_templates.tasks import masked
 
     print(
@@ -49,19 +48,11 @@ def main(config: Config) -> None:
         )
         for name, family, scaled, factored in arms:
             model = auto_encoder(family, VIT, DECODER)
-            optimizer = training.adamw(OptimOptions(), training.cosine(OptimOptions(), 1000))
-            state = eqx.filter_jit(lambda m, o=optimizer: training.init_state(m, masked.trainable(m), o, ema=False))(
-                model
-            )
+            make, state, data = begin(model, masked.trainable(model), batch)
             prepare = scaling.preparation(scaled, VIT, family, "float32", lambda c, f=factored: f)
             if scaled.execution == "sliced":
                 prepare = lambda params, key: scaling.narrowed(params, 6, 6)  # noqa: E731
-            step = training.make_step(prepare, masked.loss, optimizer)
-            data = {
-                "image": jnp.zeros((batch, VIT.image, VIT.image, 3), jnp.uint8),
-                "label": jnp.zeros(batch, jnp.int32),
-            }
-            planned = step.lower(state, data, jr.key(0)).compile().memory_analysis()  # pyright: ignore[reportFunctionMemberAccess]
+            planned = make(prepare).lower(state, data, jr.key(0)).compile().memory_analysis()
             reference = reference or planned.temp_size_in_bytes
             moments = sum(leaf.nbytes for leaf in jax.tree.leaves(state.optimizer) if eqx.is_array(leaf))
             print(

@@ -1,6 +1,7 @@
 """Steps of ours, ready to be timed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -56,6 +57,21 @@ def auto_encoder(
     )
 
 
+def begin(
+    model: MAE, trainable: PyTree, batch: int
+) -> tuple[Callable[[scaling.Prepare], Any], training.TrainState, dict[str, Any]]:
+    """What makes a step from its preparation, the state before the first one, and random images."""
+    optimizer = training.adamw(OptimOptions(), training.cosine(OptimOptions(), 1000))
+
+    def make(prepare: scaling.Prepare) -> Any:
+        return training.make_step(prepare, masked.loss, optimizer)
+
+    state = eqx.filter_jit(lambda m: training.init_state(m, trainable, optimizer, ema=False))(model)
+    side = model.encoder.config.image
+    images = jr.randint(jr.key(1), (batch, side, side, 3), 0, 256).astype(jnp.uint8)
+    return make, state, {"image": images, "label": jnp.zeros(batch, jnp.int32)}
+
+
 def _step(
     model: MAE,
     trainable: PyTree,
@@ -66,14 +82,7 @@ def _step(
     application: Application = "expanded",
 ) -> Callable[[], None]:
     vit = model.encoder.config
-    optimizer = training.adamw(OptimOptions(), training.cosine(OptimOptions(), 1000))
-
-    def make(prepare: scaling.Prepare) -> scaling.Step:
-        return training.make_step(prepare, masked.loss, optimizer)
-
-    state = eqx.filter_jit(lambda m: training.init_state(m, trainable, optimizer, ema=False))(model)
-    images = jr.randint(jr.key(1), (batch, vit.image, vit.image, 3), 0, 256).astype(jnp.uint8)
-    data = {"image": images, "label": jnp.zeros(batch, jnp.int32)}
+    make, state, data = begin(model, trainable, batch)
     factored = factoring(application, model.encoder, batch * (int(vit.patches * (1 - model.config.mask_ratio)) + 1))
     step, batches = make(scaling.preparation(scaled, vit, family, precision, factored)), [data]
     if scaled.execution == "sliced":

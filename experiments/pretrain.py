@@ -123,13 +123,14 @@ def main(config: Config) -> Path:
 
 def cost(config: Config) -> float:
     """FLOPs of the whole run; raises UserError where there are no images."""
-    from weight_templates import data
+    from weight_templates import data, scaling
 
     optim, steps = config.optim, config.optim.steps
     if steps is None:
         images = len(data.open_source(config.data, config.model.image, config.seed))
         steps = optim.total(data.split(np.arange(images), optim.batch, config.seed).steps_per_epoch)
-    return flops_of_image(config.model, config.decoder, config.scaling) * steps * optim.batch
+    scaled = scaling.settled(config.scaling, config.model, config.constraint.family, steps)
+    return flops_of_image(config.model, config.decoder, scaled) * steps * optim.batch
 
 
 def flops_of_image(model: ViTConfig, decoder: DecoderConfig, scaled: ScalingOptions) -> float:
@@ -137,7 +138,7 @@ def flops_of_image(model: ViTConfig, decoder: DecoderConfig, scaled: ScalingOpti
     from weight_templates.counting import count_mae
     from weight_templates.scaling import widths_of
 
-    if scaled.execution == "masked":
+    if scaled.execution != "sliced":
         return 3 * count_mae(model, decoder)
     drawn = widths_of(scaled, model)
     pairs = [(n, n) for n in drawn] if scaled.coupled else list(itertools.product(drawn, drawn))
@@ -228,6 +229,7 @@ def learn(
         return data.ahead(feed, done, steps)
 
     tokens = optim.batch // optim.microbatches * (int(vit.patches * (1 - auto_encoder(model).config.mask_ratio)) + 1)
+    scaled = scaling.settled(scaled, vit, family, steps)
     factored = factoring(application, auto_encoder(model).encoder, tokens)
     if scaled.execution == "sliced":
         widths = scaling.drawn_widths(scaled, vit, steps, key=train_key)

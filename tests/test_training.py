@@ -18,7 +18,16 @@ from weight_templates import trees
 from weight_templates.cli import clock
 from weight_templates.config import OptimOptions, RunOptions, ScalingOptions
 from weight_templates.constrained import materialize
-from weight_templates.scaling import drawn_widths, preparation, sample_widths, scope_of, sliced, widths_of
+from weight_templates.scaling import (
+    USES,
+    drawn_widths,
+    preparation,
+    sample_widths,
+    scope_of,
+    settled,
+    sliced,
+    widths_of,
+)
 from weight_templates.tasks import masked
 from weight_templates.training import (
     Checkpoints,
@@ -243,6 +252,19 @@ def test_scaling_is_on_under_a_constraint_only():
     assert scope_of(ScalingOptions(), "tucker") == "submodel"
     assert scope_of(ScalingOptions(), "none") == "off"
     assert scope_of(ScalingOptions(scope="submodel"), "none") == "submodel"
+
+
+def test_widths_are_sliced_in_runs_long_enough():
+    """One program a pair of widths; 10 widths from 3 to 12 heads."""
+    config = wt.ViTConfig(heads=12)
+
+    def decided(steps, family="tucker", **options):
+        return settled(ScalingOptions(**options), config, family, steps).execution
+
+    assert [decided(steps, coupled=True) for steps in (10 * USES - 1, 10 * USES)] == ["masked", "sliced"]
+    assert [decided(steps) for steps in (100 * USES - 1, 100 * USES)] == ["masked", "sliced"]
+    assert decided(10**9, "none") == decided(10**9, scope="scalers") == decided(1, execution="masked") == "masked"
+    assert decided(1, execution="sliced") == "sliced"
 
 
 def test_fit_calls_its_hooks_on_time():

@@ -17,7 +17,7 @@ from .errors import UserError
 Dress = Literal["enhanced", "plain"]
 Family = Literal["none", "linear", "kronecker", "svd", "tucker"]
 Scope = Literal["submodel", "scalers", "off"]
-Execution = Literal["masked", "sliced"]
+Execution = Literal["auto", "masked", "sliced"]
 Application = Literal["auto", "expanded", "factored"]
 
 
@@ -203,9 +203,10 @@ class ScalingOptions:
     """Widths to draw from, in heads; default all from a quarter of the model's heads."""
     coupled: bool = False
     """Draw one width for rows (heads) and columns (residual channels) instead of two."""
-    execution: Execution = "masked"
+    execution: Execution = "auto"
     """masked: one program, which computes the full width and hides a part. sliced: a program for every width drawn,
-    compiled when it first is, which computes that width only; same losses and gradients. Scope submodel only."""
+    compiled when it first is, which computes that width only; same losses and gradients; scope submodel only. auto:
+    sliced where the run is long enough for that to pay: 500 steps for every pair of widths there is to draw."""
 
     def check(self, vit: ViTConfig) -> None:
         """Raises UserError if the width does not scale with the heads, or the widths are none of the model's."""

@@ -1,5 +1,6 @@
 """Width-wise stochastic scaling (SWEET §3.3): every step of pre-training sees a random prefix of the width."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,7 +27,21 @@ Factoring = Callable[[Constrained], bool]
 
 def scope_of(options: ScalingOptions, family: str) -> Scope:
     """The scope in force: as given, else `submodel` under a constraint and `off` without one."""
-    return options.scope or ("off" if family == "none" and options.execution == "masked" else "submodel")
+    return options.scope or ("off" if family == "none" and options.execution != "sliced" else "submodel")
+
+
+USES = 500
+"""Steps for each program from which sliced execution is taken to pay. On two CPU cores compilation has paid after some tens
+of steps of a ViT-B in small, and some hundreds of the smallest networks; on a GPU, where both are faster, after more."""
+
+
+def settled(options: ScalingOptions, config: ViTConfig, family: str, steps: int) -> ScalingOptions:
+    """The options with `auto` decided, for a run of so many steps."""
+    if options.execution != "auto":
+        return options
+    programs = len(widths_of(options, config)) ** (1 if options.coupled else 2)
+    sliced = scope_of(options, family) == "submodel" and steps >= USES * programs
+    return dataclasses.replace(options, execution="sliced" if sliced else "masked")
 
 
 def widths_of(options: ScalingOptions, config: ViTConfig) -> tuple[int, ...]:

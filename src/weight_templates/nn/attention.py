@@ -27,6 +27,7 @@ class Attention(eqx.Module):
         self.out_bias = jnp.zeros(width)
         self.head_dim = head_dim
 
+    @jax.named_scope("attention")
     def __call__(
         self, x: Float[Array, "token width"], angles: Float[Array, "token pair"] | None = None
     ) -> Float[Array, "token width"]:

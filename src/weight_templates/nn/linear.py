@@ -1,10 +1,12 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
+@jax.named_scope("project")
 def project(x: Float[Array, "*batch in"], weight: Float[Array, "out in"]) -> Float[Array, "*batch out"]:
     """`x weightᵀ`, in the precision of `x`, summed in float32: what matrix units do best, on CPU and GPU alike."""
     summed = jnp.promote_types(x.dtype, jnp.float32)

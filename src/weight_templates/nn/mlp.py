@@ -27,6 +27,7 @@ class Gelu(eqx.Module):
         self.leave = glorot(lkey, (4, inner, width), 4 * inner, width)
         self.leave_bias = jnp.zeros(width)
 
+    @jax.named_scope("mlp")
     def __call__(self, x: Float[Array, "token width"]) -> Float[Array, "token width"]:
         hidden = widen(x, self.enter) + self.enter_bias.reshape(-1)
         return narrow(jax.nn.gelu(hidden, approximate=False), self.leave) + self.leave_bias
@@ -51,6 +52,7 @@ class SwiGlu(eqx.Module):
         self.leave = glorot(lkey, (8, third, width), 8 * third, width)
         self.leave_bias = jnp.zeros(width)
 
+    @jax.named_scope("mlp")
     def __call__(self, x: Float[Array, "token width"]) -> Float[Array, "token width"]:
         gate, up = jnp.split(widen(x, self.enter) + self.enter_bias.reshape(-1), 2, axis=-1)
         return narrow(jax.nn.silu(gate) * up, self.leave) + self.leave_bias

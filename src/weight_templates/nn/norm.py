@@ -1,6 +1,7 @@
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -34,6 +35,7 @@ class RMSNorm(AbstractNorm):
         self.gain = jnp.ones(width)
         self.kept = None
 
+    @jax.named_scope("norm")
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         n = x.shape[-1] if self.kept is None else self.kept
@@ -53,6 +55,7 @@ class LayerNorm(AbstractNorm):
         self.bias = jnp.zeros(width)
         self.kept = None
 
+    @jax.named_scope("norm")
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         n = x.shape[-1] if self.kept is None else self.kept

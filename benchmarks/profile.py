@@ -1,0 +1,184 @@
+"""Where the time of a step goes: ours as XLA compiled it, and PyTorch's of the same shape, by kind of work.
+
+    pip install -e '.[bench]'
+    python benchmarks/profile.py
+
+traces some steps on one core, so that nothing runs beside anything else, and adds up what every operation took. Says also
+which share of the machine's matrix rate the products reach. The networks are those of `benchmarks/pretrain_step.py`.
+"""
+
+import dataclasses
+import glob
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from weight_templates import cli
+from weight_templates.config import Family
+from weight_templates.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Tell where the time of a step goes, on one core."""
+
+    batch: int = 64
+    """Images a step."""
+    steps: int = 5
+    """Steps that are traced."""
+    families: tuple[Family, ...] = ("none", "tucker")
+    """Families to trace, at full width."""
+
+
+KINDS = (
+    "products",
+    "attention",
+    "feed-forward",
+    "norms",
+    "copies and transposes",
+    "loops' stores",
+    "optimiser",
+    "rest",
+)
+
+
+def main(config: Config) -> None:
+    """Prints a table in Markdown."""
+    if config.batch < 1 or config.steps < 1 or not config.families:
+        raise UserError("--batch, --steps and --families need to be at least 1.")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    try:
+        import torch
+    except ImportError:
+        raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
+    torch.set_num_threads(1)
+
+    from benchmarks.pretrain_step import SIZES
+    from weight_templates.counting import count_mae
+
+    vit, decoder = SIZES["small"]
+    found = {family: traced(family, config) for family in config.families}
+    found["torch"] = torch_traced(config)
+    columns = " | ".join(f"{name}, ms | share" for name in found)
+    print(f"| | {columns} |\n|---{'|---' * (2 * len(found))}|")
+    for kind in KINDS:
+        cells = [f"{1e3 * spent[kind]:.0f} | {spent[kind] / sum(spent.values()):.0%}" for spent in found.values()]
+        print(f"| {kind} | {' | '.join(cells)} |")
+    print(f"| sum | {' | '.join(f'{1e3 * sum(spent.values()):.0f} | 100%' for spent in found.values())} |")
+    flops, rate = 3 * count_mae(vit, decoder) * config.batch, matrix_rate()
+    reached = [
+        f"{flops / spent['products'] / rate:.0%} | {flops / sum(spent.values()) / rate:.0%}" for spent in found.values()
+    ]
+    print(f"| of the matrix rate: the products, the whole step | {' | '.join(reached)} |")
+    print(f"\nMatrix rate, 1536 by 1536, float32, one core: {rate / 1e9:.0f} GFLOP/s.")
+
+
+def matrix_rate() -> float:
+    """FLOPs a second of a large product, the best of several."""
+    import jax
+    import jax.numpy as jnp
+
+    x, side = jnp.ones((1536, 1536)), 1536
+    multiply = jax.jit(jnp.matmul)
+    return 2 * side**3 / min(timed(lambda: jax.block_until_ready(multiply(x, x))) for _ in range(9))
+
+
+def timed(task: Callable[[], Any]) -> float:
+    """Seconds that a task takes."""
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
+
+
+def traced(family: Family, config: Config) -> dict[str, float]:
+    """Seconds of one of our steps by kind of work."""
+    import jax
+    import jax.random as jr
+
+    from benchmarks import steps
+    from benchmarks.pretrain_step import SIZES
+    from weight_templates import scaling
+    from weight_templates.config import ScalingOptions
+    from weight_templates.tasks import masked
+
+    vit, decoder = SIZES["small"]
+    model = steps.auto_encoder(family, vit, decoder)
+    make, state, data = steps.begin(model, masked.trainable(model), config.batch)
+    program: Any = make(scaling.preparation(ScalingOptions("off"), vit, family, "float32"))
+    program = program.lower(state, data, jr.key(2)).compile()
+    kinds = {name: kind for name, rest in operations(program.as_text()) if (kind := kind_of(name, rest))}
+    state = program(state, data, jr.key(2))
+    spent: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(config.steps):
+                state = jax.block_until_ready(program(state, data, jr.key(2)))
+        (path,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
+        for plane in jax.profiler.ProfileData.from_file(path).planes:
+            for event in (event for line in plane.lines for event in line.events):
+                if kind := kinds.get(event.name):
+                    spent[kind] += event.duration_ns / 1e9 / config.steps
+    return spent
+
+
+def operations(program: str) -> list[tuple[str, str]]:
+    """Names of a compiled program's operations, and what is written of each."""
+    return re.findall(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*)$", program, re.MULTILINE)
+
+
+SCOPES = {"project": "products", "attention": "attention", "mlp": "feed-forward", "norm": "norms"}
+"""Kinds of work by the scopes that `weight_templates.nn` names; the first that holds."""
+MOVES = r"(copy|transpose|concatenate|slice|pad|bitcast_(copy|concatenate|slice))"
+
+
+def kind_of(name: str, rest: str) -> str | None:
+    """The kind of an operation by its name, what it computes, and the scope it comes from; None if it holds others."""
+    opcode = re.match(r"(?:\(.*?\)|\S+) ([\w\-]+)\(", rest)
+    if opcode is None or opcode[1] in ("while", "call", "conditional", "parameter", "constant"):
+        return None
+    found = re.search(r'op_name="([^"]*)"', rest)
+    scope = found[1] if found else ""
+    if re.search(r"dynamic-(update-)?slice", name) or re.match(r"(wrapped_)?broadcast", name):
+        return "loops' stores"  # of activations, for the backward pass; a loop's store begins as zeros
+    if re.match(MOVES, name):
+        return "copies and transposes"
+    if "jvp(" not in scope:
+        return "optimiser"  # and the expansion
+    return next((kind for part, kind in SCOPES.items() if re.search(rf"\b{part}\b", scope)), "rest")
+
+
+def torch_traced(config: Config) -> dict[str, float]:
+    """Seconds of PyTorch's step by kind of work."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from benchmarks.pretrain_step import SIZES
+    from benchmarks.torch_mae import torch_step
+
+    step = torch_step(*SIZES["small"], config.batch, "float32")
+    step()
+    with profile(activities=[ProfilerActivity.CPU]) as trace:
+        for _ in range(config.steps):
+            step()
+    kinds = {
+        r"aten::(mm|addmm|bmm)$": "products",
+        r"attention": "attention",
+        r"silu": "feed-forward",
+        r"aten::(pow|mean|rsqrt)|powbackward": "norms",
+        r"adam": "optimiser",
+        r"aten::(copy_|cat|clone|gather|scatter)": "copies and transposes",
+    }
+    spent: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+    for event in trace.key_averages():
+        name = event.key.lower()
+        kind = next((kind for pattern, kind in kinds.items() if re.search(pattern, name)), "rest")
+        spent[kind] += event.self_cpu_time_total / 1e6 / config.steps
+    return spent
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(cli.parse({"default": Config()})))
