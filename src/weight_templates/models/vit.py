@@ -171,7 +171,7 @@ def run(
     """Applies stacked blocks one after the other; compile time does not grow with their number.
 
     The backward pass keeps the products alone and computes what lies between them again, which takes less memory and, on a
-    CPU, less time than keeping it (`benchmarks/profile.py`).
+    CPU, less time than keeping it (`benchmarks/breakdown.py`).
     """
     arrays, rest = eqx.partition(blocks, eqx.is_array)
 

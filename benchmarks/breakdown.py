@@ -1,7 +1,7 @@
 """Where the time of a step goes: ours as XLA compiled it, and PyTorch's of the same shape, by kind of work.
 
     pip install -e '.[bench]'
-    python benchmarks/profile.py
+    python benchmarks/breakdown.py
 
 traces some steps on one core, so that nothing runs beside anything else, and adds up what every operation took. Says also
 which share of the machine's matrix rate the products reach. The networks are those of `benchmarks/pretrain_step.py`.
