@@ -28,6 +28,7 @@ class Config:
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "performance.md"
 PARTS = {
+    "Where a step's time goes": (["breakdown.py"], ["--steps=1", "--batch=2"]),
     "A step, growing": (["growth.py", "--picture", str(PAGE.with_name("growth.png"))], ["--rounds=2", "--batch=2"]),
     "Expansion alone": (["expansion.py"], ["--rounds=2"]),
     "Memory of a step": (["memory.py"], ["--batches=2"]),

@@ -15,6 +15,7 @@ from weight_templates import trees
 from weight_templates.models import MAE, ViT, patchify, unpatchify
 from weight_templates.models.mae import patch_statistics, random_mask, reconstruction_loss
 from weight_templates.nn import nested_sincos, rotary
+from weight_templates.nn.attention import attend
 from weight_templates.nn.position import rotate
 
 from .helpers import CONFIGS, DECODER, ENHANCED, PLAIN, scrambled
@@ -262,3 +263,26 @@ def test_configurations_that_make_no_network_are_refused(change, says):
 def test_decoders_that_do_not_fit_are_refused(change, says):
     with pytest.raises(wt.UserError, match=says):
         dataclasses.replace(DECODER, **change).check(ENHANCED)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_attention_is_that_of_jax_and_of_numpy(scale):
+    """Values and gradients, also where exponents overflow; JAX's own divides before it mixes."""
+    with jax.enable_x64(True):
+        q, k, v, g = (jr.normal(key, (5, 2, 4), jnp.float64) for key in jr.split(jr.key(0), 4))
+        ours, pull = jax.vjp(attend, scale * q, k, v)
+        theirs, pull_theirs = jax.vjp(jax.nn.dot_product_attention, scale * q, k, v)
+        logits = scale * np.einsum("thc,khc->htk", q, k) / 2
+        weights = scipy.special.softmax(logits, axis=-1)
+        np.testing.assert_allclose(ours, np.einsum("htk,khc->thc", weights, v), rtol=1e-12)
+        # JAX's own takes its softmax in float32.
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        for a, b in zip(pull(g), pull_theirs(g), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_attention_in_bfloat16_sums_in_float32():
+    q, k, v = (jr.normal(key, (300, 1, 8)) for key in jr.split(jr.key(0), 3))
+    low = attend(*(x.astype(jnp.bfloat16) for x in (q, k, v)))
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype(jnp.float32), attend(q, k, v), atol=0.02)

@@ -22,9 +22,10 @@ def rotate(
     x: Float[Array, "token head channel"], angles: Float[Array, "token pair"]
 ) -> Float[Array, "token head channel"]:
     """Turns the pairs of adjacent channels (0, 1), (2, 3), … of every head by the token's angles (Su et al., 2021)."""
-    cos, sin = jnp.cos(angles).astype(x.dtype)[:, None], jnp.sin(angles).astype(x.dtype)[:, None]
-    a, b = x[..., 0::2], x[..., 1::2]
-    return jnp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)
+    pairs = x.reshape(*x.shape[:-1], -1, 2)
+    cos = jnp.cos(angles).astype(x.dtype)[:, None, :, None]
+    sin = jnp.stack([-jnp.sin(angles), jnp.sin(angles)], axis=-1).astype(x.dtype)[:, None]
+    return (pairs * cos + pairs[..., ::-1] * sin).reshape(x.shape)  # in one pass, which taking pairs apart would not be
 
 
 def nested_sincos(grid: int, width: int) -> Float[Array, "token width"]:
