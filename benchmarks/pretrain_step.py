@@ -3,21 +3,23 @@
     pip install -e '.[bench]'
     python benchmarks/pretrain_step.py > docs/results/pretrain-step.md
 
-prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns. A step is forward, backward and AdamW on
-images that are already in memory. `torch` is a plain masked auto-encoder with fused attention
-(`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with biases, 2-D RoPE, the same sizes.
-`none` and `torch` do the same arithmetic; `tucker` is at full width (`scaling.scope off`), with the random widths of
-pre-training under masks, and sliced to them: the mean over one step at every width from a quarter of the heads on. See `benchmarks/README.md` for what the numbers mean.
+prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns. A step is
+forward, backward and AdamW on images that are already in memory. `torch` is a plain masked auto-encoder with fused
+attention (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with biases, 2-D RoPE, the same
+sizes; compiled, where there is a compiler for C++. `none` and `torch` do the same arithmetic. Families are at full width
+(`scaling.scope off`); `tucker` also with the random widths of pre-training under masks, and sliced to them: the mean over
+one step at every width from a quarter of the heads on, and some widths alone. See `benchmarks/README.md`.
 """
 
 import dataclasses
 import os
 import platform
+import shutil
 import sys
 from typing import Literal
 
 from weight_templates import cli
-from weight_templates.config import DecoderConfig, ScalingOptions, ViTConfig
+from weight_templates.config import DecoderConfig, Family, ScalingOptions, ViTConfig
 from weight_templates.errors import UserError
 
 
@@ -31,6 +33,12 @@ class Config:
     """Images a step."""
     rounds: int = 9
     """Turns."""
+    families: tuple[Family, ...] = ("tucker",)
+    """Families to time at full width, besides none."""
+    widths: tuple[int, ...] = (3, 6)
+    """Heads to time sliced execution at, besides the mean over all."""
+    compiled: bool = True
+    """Time PyTorch's compiled step, too."""
     precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Of the forward and backward passes; PyTorch's bfloat16 is its autocast."""
 
@@ -48,6 +56,9 @@ def main(config: Config) -> None:
         raise UserError("--batches and --precisions need at least one value each.")
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
+    vit, decoder = SIZES[config.preset]
+    if not all(1 <= n <= vit.heads for n in config.widths):
+        raise UserError(f"--widths need to be between 1 and {vit.heads}, the heads of the network.")
     os.environ["JAX_PLATFORMS"] = "cpu"  # where PyTorch's step runs, too
     import jax
 
@@ -62,7 +73,6 @@ def main(config: Config) -> None:
     except ImportError:
         raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
 
-    vit, decoder = SIZES[config.preset]
     print(
         f"# A step of pre-training, against PyTorch\n\nMade by `python {' '.join(sys.argv)}` "
         f"(see that file and `benchmarks/README.md`): {vit.depth} layers of width {vit.channels}, {vit.heads} heads, "
@@ -74,13 +84,29 @@ def main(config: Config) -> None:
         for precision in config.precisions:
             tasks = {
                 "none": our_step("none", vit, decoder, batch, precision=precision),
-                "tucker, full width": our_step(
-                    "tucker", vit, decoder, batch, scaled=ScalingOptions("off"), precision=precision
-                ),
+                **{
+                    f"{family}, full width": our_step(
+                        family, vit, decoder, batch, scaled=ScalingOptions("off"), precision=precision
+                    )
+                    for family in config.families
+                },
                 "tucker, masked widths": our_step("tucker", vit, decoder, batch, precision=precision),
                 "tucker, sliced widths": our_step("tucker", vit, decoder, batch, scaled=SLICED, precision=precision),
+                **{
+                    f"tucker, sliced to {n} heads": our_step(
+                        "tucker",
+                        vit,
+                        decoder,
+                        batch,
+                        scaled=dataclasses.replace(SLICED, heads=(n,)),
+                        precision=precision,
+                    )
+                    for n in config.widths
+                },
                 "torch": torch_step(vit, decoder, batch, precision),
             }
+            if config.compiled and shutil.which("c++"):
+                tasks["torch, compiled"] = torch_step(vit, decoder, batch, precision, compiled=True)
             for name, t in compare(
                 tasks, "none", config.rounds, {"tucker, sliced widths": len(widths_of(SLICED, vit))}
             ).items():

@@ -85,15 +85,18 @@ class MAE(nn.Module):
         return ((predicted - target).square().mean(-1) * hidden).sum() / hidden.sum()
 
 
-def torch_step(vit: ViTConfig, decoder: DecoderConfig, batch: int, precision: str) -> Callable[[], None]:
+def torch_step(
+    vit: ViTConfig, decoder: DecoderConfig, batch: int, precision: str, compiled: bool = False
+) -> Callable[[], None]:
     """A function that takes one step of pre-training on random images."""
     model = MAE(vit, decoder)
+    forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.05, fused=True)
     images = torch.randint(0, 256, (batch, vit.image, vit.image, 3), dtype=torch.uint8)
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = model(images.float())
+            loss = forward(images.float())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

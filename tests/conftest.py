@@ -19,7 +19,12 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from weight_templates.models import vit
 
+
+# Tests compile much and compute little: loops stay loops, but in commands of their own and where a test says so.
+written_out = vit.unrolled
+vit.unrolled = lambda: False
 jax.config.update("jax_num_cpu_devices", 2)
 
 

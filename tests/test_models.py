@@ -12,12 +12,13 @@ import scipy.special
 
 import weight_templates as wt
 from weight_templates import trees
-from weight_templates.models import MAE, ViT, patchify, unpatchify
+from weight_templates.models import MAE, ViT, patchify, unpatchify, vit
 from weight_templates.models.mae import patch_statistics, random_mask, reconstruction_loss
 from weight_templates.nn import nested_sincos, rotary
 from weight_templates.nn.attention import attend
 from weight_templates.nn.position import rotate
 
+from . import conftest
 from .helpers import CONFIGS, DECODER, ENHANCED, PLAIN, scrambled
 
 
@@ -286,3 +287,21 @@ def test_attention_in_bfloat16_sums_in_float32():
     low = attend(*(x.astype(jnp.bfloat16) for x in (q, k, v)))
     assert low.dtype == jnp.bfloat16
     np.testing.assert_allclose(low.astype(jnp.float32), attend(q, k, v), atol=0.02)
+
+
+def test_layers_written_out_are_layers_in_a_loop(monkeypatch, float64):
+    """Values and gradients; on a CPU, commands write them out."""
+    assert conftest.written_out()
+    config = dataclasses.replace(ENHANCED, depth=3)
+    image = jr.normal(jr.key(1), (config.image, config.image, 3), jnp.float64)
+    network = scrambled(trees.cast(ViT(config, key=jr.key(0)), jnp.float64), jr.key(2))
+
+    def both():
+        return eqx.filter_value_and_grad(lambda network: jnp.sum(network(image) ** 3))(network)
+
+    value, grads = both()
+    monkeypatch.setattr(vit, "unrolled", lambda: True)
+    other, other_grads = both()
+    np.testing.assert_allclose(value, other, rtol=1e-12)
+    for (name, a), b in zip(trees.named_arrays(grads).items(), trees.named_arrays(other_grads).values(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-10, err_msg=name)

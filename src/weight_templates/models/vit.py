@@ -168,21 +168,24 @@ def run(
     angles: Float[Array, "token pair"] | None,
     gates: Float[Array, "layer 2"] | None = None,
 ) -> Float[Array, "token width"]:
-    """Applies stacked blocks one after the other, in a loop, so that compile time does not grow with their number.
+    """Applies stacked blocks one after the other, in a loop: compile time does not grow with their number.
 
     The backward pass keeps the products alone and computes what lies between them again, which takes less memory and, on a
-    CPU, less time than keeping it. There the loop is unrolled, too: what a loop stores for its backward pass, and passes
-    that read a layer's bias out of a stack, would take a fifth of a step (`benchmarks/breakdown.py`).
+    CPU, less time than keeping it. There the loop is `unrolled`, too: what a loop stores for its backward pass, and passes
+    that read a layer's bias out of a stack, cost more time than the longer compilation (`benchmarks/breakdown.py`).
     """
     arrays, rest = eqx.partition(blocks, eqx.is_array)
-
-    unrolled = jax.default_backend() == "cpu"
 
     def one(x: Float[Array, "token width"], layer: tuple[Block, Float[Array, "2"] | None]) -> tuple[Array, None]:
         return eqx.combine(layer[0], rest)(x, angles, layer[1]), None
 
-    kept = jax.checkpoint(one, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=unrolled)
-    return jax.lax.scan(kept, tokens, (arrays, gates), unroll=unrolled)[0]
+    kept = jax.checkpoint(one, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=unrolled())
+    return jax.lax.scan(kept, tokens, (arrays, gates), unroll=unrolled())[0]
+
+
+def unrolled() -> bool:
+    """Whether loops over layers are written out."""
+    return jax.default_backend() == "cpu"
 
 
 def norm_of(dress: Dress, width: int) -> AbstractNorm:
