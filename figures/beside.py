@@ -4,7 +4,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
-from figures.records import noise
+from figures.records import noise, spread
 
 
 CELLS = (
@@ -53,8 +53,7 @@ def table(runs: Any, order: list[str], column: str, printed: dict[str, dict[str,
 
 def cell(values: np.ndarray, theirs: float | None = None) -> str:
     """Ours, the number of seeds, and where there is one the paper's number and the difference."""
-    mean = f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
-    return f"{mean} ({len(values)})" + (
+    return f"{spread(values)} ({len(values)})" + (
         "" if theirs is None else f" \\| {theirs:.2f} \\| {signed(values.mean() - theirs)}"
     )
 
@@ -123,16 +122,16 @@ def gains(t: Table) -> list[str]:
 
 def agreement(t: Table) -> str:
     """In how many pairs of rows the better one is the same in ours and in the paper's, in words."""
-    same, other, told, told_same = 0, 0, 0, 0
+    pairs, same, told, told_same = 0, 0, 0, 0
     for c, (a, b) in itertools.product(t.columns, itertools.combinations(t.rows, 2)):
         if {(a, c), (b, c)} <= t.ours.keys() & t.paper.keys():
             ours, theirs = t.ours[a, c].mean() - t.ours[b, c].mean(), t.paper[a, c] - t.paper[b, c]
             agrees = bool(ours * theirs > 0)
-            same, other = same + agrees, other + (not agrees)
+            pairs, same = pairs + 1, same + agrees
             if abs(ours) > apart(t, c):
                 told, told_same = told + 1, told_same + agrees
     return (
-        f"Two rows of a column are in the paper's order in {same} of {same + other} pairs; among the {told} pairs that are "
+        f"Two rows of a column are in the paper's order in {same} of {pairs} pairs; among the {told} pairs that are "
         f"further apart than by chance nineteen times in twenty, in {told_same}."
     )
 

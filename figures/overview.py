@@ -8,6 +8,7 @@ writes `docs/overview.png` and, for print, `docs/overview.pdf`. Nothing in it is
 from pathlib import Path
 
 import matplotlib as mpl
+from figures.records import UNDATED
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
@@ -105,8 +106,7 @@ def main() -> None:
             ha="center", va="top", fontsize=9, color="0.25",
         )  # fmt: skip
         figure.savefig(TARGET, dpi=150, metadata={"Software": None})
-        bare = {"CreationDate": None, "Creator": None, "Producer": None}
-        figure.savefig(TARGET.with_suffix(".pdf"), metadata=bare)
+        figure.savefig(TARGET.with_suffix(".pdf"), metadata=UNDATED)
 
 
 if __name__ == "__main__":

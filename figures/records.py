@@ -24,6 +24,10 @@ HEADS = {"new": "new", "probe": "the one that a linear probe on the same images 
 """Where a network's head started, in words."""
 
 
+UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}
+"""Metadata of a PDF without what differs from one run to the next."""
+
+
 def read(name: str) -> tuple[dict[str, Any], Any]:
     """What a file of records says of itself, and its runs as a table, with test (else held-out) accuracies in percent."""
     import pandas as pd  # slow to import, like all that draws, and the command lines of ablations import this
@@ -57,7 +61,7 @@ def save(figure: "Figure", name: str) -> None:
     """Writes a figure for the screen and for print."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     figure.savefig(RESULTS / f"{name}.png", dpi=160, metadata={"Software": None})
-    figure.savefig(RESULTS / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    figure.savefig(RESULTS / f"{name}.pdf", metadata=UNDATED)
 
 
 def latex(lines: list[str]) -> str:

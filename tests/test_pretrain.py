@@ -275,7 +275,7 @@ def test_reconstruct_refuses_mistakes(tmp_path, capsys, words, says):
     [
         (
             "experiments/pretrain",
-            ["--constraint", "--tucker.ranks", "--data", "--preset", "--run.overwrite", "--launch"],
+            ["--constraint", "--tucker.ranks", "--data", "--preset", "--scaling.scope", "--run.overwrite", "--launch"],
         ),
         ("experiments/reconstruct", ["--data"]),
         ("experiments/initialize", ["--depth", "--heads", "--out"]),

@@ -31,8 +31,7 @@ def scope_of(options: ScalingOptions, family: str) -> Scope:
 
 
 USES = 500
-"""Steps for each program from which sliced execution is taken to pay. On two CPU cores compilation has paid after some tens
-of steps of a ViT-B in small, and some hundreds of the smallest networks; on a GPU, where both are faster, after more."""
+"""Steps for each program from which sliced execution is taken to pay for compiling it: chosen, and not measured on a GPU."""
 
 
 def settled(options: ScalingOptions, config: ViTConfig, family: str, steps: int) -> ScalingOptions:

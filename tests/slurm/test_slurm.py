@@ -147,8 +147,11 @@ def bank(root):
 
 
 def test_a_training_that_runs_out_of_time_ends_as_if_it_had_not(cluster, tmp_path):
-    """Queued again by the signal before its limit of one minute, it ends bit by bit as one that was not interrupted."""
-    words = [*TINY, "--optim.steps=2000", "--run.save-every=1000"]
+    """Queued again by the signal before its limit of one minute, it ends bit by bit as one that was not interrupted.
+
+    SLURM's signal may come up to a minute early: a start can end before its first step, or after its last one.
+    """
+    words = [*TINY, "--optim.steps=1500", "--run.save-every=1000"]
     process = started(cluster, "experiments.pretrain", *words, f"--run.root={tmp_path / 'limited'}", "--time=1")
     _, told = process.communicate(timeout=500)
     assert process.returncode == 0, told
@@ -159,8 +162,7 @@ def test_a_training_that_runs_out_of_time_ends_as_if_it_had_not(cluster, tmp_pat
     for name in ("bank.safetensors", "metrics.jsonl"):
         assert (limited / name).read_bytes() == (straight / name).read_bytes()
     starts = [start["step"] for start in json.loads((limited / "environment.json").read_text())]
-    assert len(starts) > 1
-    assert all(0 < step < 2000 for step in starts[1:])
+    assert any(0 < step < 1500 for step in starts)
 
 
 def test_two_processes_train_as_one(cluster, tmp_path):
