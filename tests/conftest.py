@@ -6,9 +6,12 @@ import tempfile
 # The commands start themselves again with another allocator, which must not happen to pytest.
 os.environ.setdefault("GLIBC_TUNABLES", "")
 # Tests compile much and compute little.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-)
+os.environ["XLA_FLAGS"] = " ".join((
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_use_fusion_emitters=false",
+))  # fmt: skip
 
 # Many tests compile the same programs, in processes of their own, too: all processes of a session share a cache.
 if "TESTS_CACHE" not in os.environ:
