@@ -45,7 +45,7 @@ def main(config: Config) -> None:
 
     rows = []
     print(
-        "| what grows | to | family | GFLOPs | ms | of the smallest's (quartiles) | FLOPs of the smallest's |\n"
+        "| what grows | to | family | GFLOPs | ms | of the smallest's (quartiles), fastest | FLOPs of the smallest's |\n"
         + "|---" * 7
         + "|"
     )

@@ -92,7 +92,7 @@ before the first.
 Batch {config.batch}, float32; ViT-B in small (12 layers, 12 heads of 16 channels, 32 px) with its light decoder;
 {config.rounds} turns. Pre-training has random widths; adaptation trains the scalers alone and has none.
 
-| step | ms | of pre-training (quartiles) |
+| step | ms | of pre-training (quartiles), fastest |
 |---|---|---|""")
     for name, t in compare(tasks, "pre-training", config.rounds).items():
         print(f"| {name} | {1000 * t.seconds:.0f} | {t.words} |")

@@ -84,7 +84,7 @@ def main(config: Config) -> None:
             units["torch"] = config.images // config.batch * config.batch
         except ImportError:
             cli.say("PyTorch is not installed, so its loader is left out; `pip install -e '.[bench]'` adds it.")
-        print("| feed | images/s | time of an image / pillow's (quartiles) |\n|---|---|---|")
+        print("| feed | images/s | time of an image / pillow's (quartiles), fastest |\n|---|---|---|")
         for name, t in compare(tasks, "pillow", config.rounds, units).items():
             print(f"| {name} | {1 / t.seconds:,.0f} | {t.words} |")
 

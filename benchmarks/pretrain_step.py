@@ -79,7 +79,7 @@ def main(config: Config) -> None:
         f"{vit.image} px in patches of {vit.patch}, decoder {decoder.depth} x {decoder.width}. JAX {jax.__version__}, PyTorch "
         f"{torch.__version__}, {os.cpu_count()} cores, {platform.machine()}.\n"
     )
-    print("| batch | precision | step | ms | images/s | time / none (quartiles) |\n|---|---|---|---|---|---|")
+    print("| batch | precision | step | ms | images/s | time / none (quartiles), fastest |\n|---|---|---|---|---|---|")
     for batch in config.batches:
         for precision in config.precisions:
             tasks = {
