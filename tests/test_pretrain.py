@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -304,14 +305,38 @@ def test_help_does_not_wait_for_jax(name, flags):
         assert flag in done.stdout
 
 
-def test_commands_run_on_huge_pages():
+def test_commands_tune_the_allocator():
     """On Linux the process starts itself again, once, with its own arguments."""
     script = "import os, sys; from weight_templates import cli; cli.run(lambda: print(os.environ['GLIBC_TUNABLES'], sys.argv[1:]))"
     plain = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    for environ, expected in ((plain, "glibc.malloc.hugetlb=1"), (plain | {"GLIBC_TUNABLES": "x"}, "x")):
+    for environ, expected in ((plain, cli.TUNABLES), (plain | {"GLIBC_TUNABLES": "x"}, "x")):
         done = subprocess.run([sys.executable, "-c", script, "a b", "--c"], env=environ, capture_output=True, text=True)
         if sys.platform == "linux":
             assert done.stdout == f"{expected} ['a b', '--c']\n", done.stderr
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_temporaries_are_kept_from_step_to_step():
+    """A program that needs 72 MB does not have them from the kernel again every time."""
+    script = """if True:
+        import resource
+        import weight_templates.cli as cli
+        def main():
+            cli.compute_inline()
+            import jax, jax.numpy as jnp
+            program = jax.jit(lambda x: jnp.linalg.norm((ones := x + jnp.ones((3000, 3000))) @ ones))
+            faults = []
+            for step in range(12):
+                program(float(step)).block_until_ready()
+                faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+            print(faults[-1] - faults[3])
+        cli.run(main)"""
+    plain = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    kept, untuned = (
+        int(subprocess.run([sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, check=True).stdout)
+        for environ in (plain, plain | {"GLIBC_TUNABLES": ""})
+    )
+    assert kept < untuned / 4
 
 
 def test_presets_start_where_they_say():

@@ -88,15 +88,30 @@ def _sentence(box: str) -> str:
     return f"{words or 'the command line does not parse'}; see --help."
 
 
-def _use_huge_pages() -> None:
-    """Starts the process again with glibc's allocator on huge pages, unless the user has tuned it.
+TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1099511627776:glibc.malloc.trim_threshold=1099511627776"
+"""Huge pages; and what the main thread has freed is kept for what it asks for next, however large."""
 
-    XLA allocates the temporaries of a step anew every time; on 4 kB pages, faulting them in is a fifth to a third of a
-    step on a CPU. glibc reads the setting before Python starts, so a process cannot change it for itself.
+
+def _tune_allocator() -> None:
+    """Starts the process again with glibc's allocator tuned, unless the user has tuned it.
+
+    XLA allocates the temporaries of a step anew every time; faulting them in from the kernel is a fifth to a third of a step
+    on a CPU on 4 kB pages, a tenth on huge ones, and now and then a whole step, when the kernel looks for such pages. glibc
+    reads the settings before Python starts, so a process cannot change them for itself.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.environ["GLIBC_TUNABLES"] = TUNABLES
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def compute_inline() -> None:
+    """Has JAX run programs of one CPU in the thread that calls them; call it before the first array.
+
+    The allocator keeps freed memory of any size for the main thread alone, see `TUNABLES`.
+    """
+    import jax  # slow to import, and not every command computes
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def say(text: str) -> None:
@@ -115,7 +130,7 @@ def clock(seconds: float) -> str:
 
 def run(main: Callable[[], Any]) -> None:
     """Runs `main`; a UserError ends the process with one sentence and code 2, a RunError with one and code 1."""
-    _use_huge_pages()
+    _tune_allocator()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "jax"))  # a second start hardly compiles
     try:
         main()

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from . import cli
 from .config import digest, to_json
 from .errors import RunError, UserError
 from .files import digest_of_file, write_json
@@ -70,6 +71,7 @@ class Job:
         error = self.path / "error.json"
         error.unlink(missing_ok=True)
         try:
+            cli.compute_inline()
             leads = _join()
             value = self.resolved()(config)
         except Exception as problem:

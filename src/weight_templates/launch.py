@@ -105,6 +105,7 @@ def _launch(module: Any) -> None:
     if options.dry_run:
         print(describe([job], options))
     elif options.launch == "here":
+        cli.compute_inline()
         module.main(config)
     else:
         submit([job], options)
