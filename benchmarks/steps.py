@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
 
-from weight_templates import bank, cli, inherit, scaling, training
+from weight_templates import bank, inherit, jobs, scaling, training
 from weight_templates.config import Application, DecoderConfig, Family, OptimOptions, ScalingOptions, ViTConfig
 from weight_templates.constrained import factoring
 from weight_templates.constraints import FAMILIES, AbstractConstraint
@@ -19,7 +19,7 @@ from weight_templates.models import MAE
 from weight_templates.tasks import masked
 
 
-cli.compute_inline()  # as experiments do
+jobs.compute_inline()  # as experiments do
 DEFAULT = ScalingOptions()
 
 

@@ -320,9 +320,9 @@ def test_temporaries_are_kept_from_step_to_step():
     """A program that needs 72 MB does not have them from the kernel again every time."""
     script = """if True:
         import resource
-        import weight_templates.cli as cli
+        from weight_templates import cli, jobs
         def main():
-            cli.compute_inline()
+            jobs.compute_inline()
             import jax, jax.numpy as jnp
             program = jax.jit(lambda x: jnp.linalg.norm((ones := x + jnp.ones((3000, 3000))) @ ones))
             faults = []

@@ -104,16 +104,6 @@ def _tune_allocator() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def compute_inline() -> None:
-    """Has JAX run programs of one CPU in the thread that calls them; call it before the first array.
-
-    The allocator keeps freed memory of any size for the main thread alone, see `TUNABLES`.
-    """
-    import jax  # slow to import, and not every command computes
-
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-
-
 def say(text: str) -> None:
     """Tells the user something that is not a result."""
     print(text, file=sys.stderr, flush=True)

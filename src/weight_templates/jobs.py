@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from . import cli
 from .config import digest, to_json
 from .errors import RunError, UserError
 from .files import digest_of_file, write_json
@@ -71,7 +70,7 @@ class Job:
         error = self.path / "error.json"
         error.unlink(missing_ok=True)
         try:
-            cli.compute_inline()
+            compute_inline()
             leads = _join()
             value = self.resolved()(config)
         except Exception as problem:
@@ -100,6 +99,16 @@ class Job:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self.again())
+
+
+def compute_inline() -> None:
+    """Has JAX run programs of one CPU in the thread that calls them; call it before the first array.
+
+    The allocator keeps freed memory of any size for the main thread alone, see `weight_templates.cli.TUNABLES`.
+    """
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def _join() -> bool:

@@ -19,7 +19,7 @@ from . import cli
 from .config import digest, to_json
 from .errors import RunError, UserError
 from .files import write_json
-from .jobs import Found, Job, State, read_json, states
+from .jobs import Found, Job, State, compute_inline, read_json, states
 
 
 TIMEOUTS = 100
@@ -105,7 +105,7 @@ def _launch(module: Any) -> None:
     if options.dry_run:
         print(describe([job], options))
     elif options.launch == "here":
-        cli.compute_inline()
+        compute_inline()
         module.main(config)
     else:
         submit([job], options)
