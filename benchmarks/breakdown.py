@@ -3,7 +3,7 @@
     pip install -e '.[bench]'
     python benchmarks/breakdown.py
 
-traces some steps on one core, so that nothing runs beside anything else, and adds up what every operation took. Says also
+traces some steps on one core, so that nothing runs beside anything else, and adds up what every operation took in its median step. Says also
 which share of the machine's matrix rate the products reach. The networks are those of `benchmarks/pretrain_step.py`.
 """
 

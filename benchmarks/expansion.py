@@ -52,7 +52,7 @@ def main(config: Config) -> None:
     x = jr.normal(jr.key(0), (side, side))
     multiply = jax.jit(jnp.matmul)
     print(
-        "| network | family | GFLOPs | ms | of the matrix rate (quartiles), fastest | of a step's FLOPs |\n|---|---|---|---|---|---|"
+        "| network | family | GFLOPs | ms | of the matrix rate (quartiles) | of a step's FLOPs |\n|---|---|---|---|---|---|"
     )
     for name, (vit, decoder) in NETWORKS.items():
         tasks: dict[str, Any] = {"matrix product": lambda: jax.block_until_ready(multiply(x, x))}

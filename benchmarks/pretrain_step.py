@@ -3,7 +3,7 @@
     pip install -e '.[bench]'
     python benchmarks/pretrain_step.py > docs/results/pretrain-step.md
 
-prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns. A step is
+prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns and the ratio of the fastest ones. A step is
 forward, backward and AdamW on images that are already in memory. `torch` is a plain masked auto-encoder with fused
 attention (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with biases, 2-D RoPE, the same
 sizes; compiled, where there is a compiler for C++. `none` and `torch` do the same arithmetic. Families are at full width
