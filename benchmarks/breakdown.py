@@ -1,10 +1,11 @@
-"""Where the time of a step goes: ours as XLA compiled it, and PyTorch's of the same shape, by kind of work.
+"""Where the time of a step goes: ours as XLA compiled it, and PyTorch's of the same shape, eager and compiled, by kind of work.
 
     pip install -e '.[bench]'
     python benchmarks/breakdown.py
 
-traces some steps on one core, so that nothing runs beside anything else, and adds up what every operation took in its median step. Says also
-which share of the machine's matrix rate the products reach. The networks are those of `benchmarks/pretrain_step.py`.
+traces some steps on one core, so that nothing runs beside anything else, and adds up what every operation took in its median
+step. Says also which share of the machine's matrix rate the products reach. The networks are those of
+`benchmarks/pretrain_step.py`.
 """
 
 import dataclasses
@@ -64,7 +65,8 @@ def main(config: Config) -> None:
 
     vit, decoder = SIZES["small"]
     found = {family: traced(family, config) for family in config.families}
-    found["torch"] = torch_traced(config)
+    found["torch"] = torch_traced(config, compiled=False)
+    found["torch, compiled"] = torch_traced(config, compiled=True)
     columns = " | ".join(f"{name}, ms | share" for name in found)
     print(f"| | {columns} |\n|---{'|---' * (2 * len(found))}|")
     for kind in KINDS:
@@ -164,23 +166,24 @@ def kind_of(name: str, rest: str) -> str | None:
     return next((kind for part, kind in SCOPES.items() if re.search(rf"\b{part}\b", scope)), "rest")
 
 
-def torch_traced(config: Config) -> dict[str, float]:
-    """Seconds of PyTorch's step by kind of work."""
+def torch_traced(config: Config, *, compiled: bool) -> dict[str, float]:
+    """Seconds of PyTorch's step by kind of work; of a compiled one, fused kernels are told by the operators in their names."""
     from torch.profiler import ProfilerActivity, profile
 
     from benchmarks.pretrain_step import SIZES
     from benchmarks.torch_mae import torch_step
 
-    step = torch_step(*SIZES["small"], config.batch, "float32")
+    step = torch_step(*SIZES["small"], config.batch, "float32", compiled=compiled)
+    step()  # which compiles
     for count in (1, config.steps):
         with profile(activities=[ProfilerActivity.CPU]) as trace:
             for _ in range(count):
                 step()
     kinds = {
         r"aten::(mm|addmm|bmm)$": "products",
-        r"attention": "attention",
+        r"attention|fused.*_neg_": "attention",  # in one kernel with the rotations of q and k
         r"silu": "feed-forward",
-        r"aten::(pow|mean|rsqrt)|powbackward": "norms",
+        r"aten::(pow|mean|rsqrt)|powbackward|fused.*_pow_": "norms",
         r"adam": "optimiser",
         r"aten::(copy_|cat|clone|gather|scatter)": "copies and transposes",
     }
