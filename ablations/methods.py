@@ -6,7 +6,8 @@ Cost: a fine-tuning for each method and size, and what `--steps` of DMAE, of a t
 
 BANK and SOURCE are banks by `experiments/pretrain.py`, under a constraint and under `none`, of the same network at equal
 compute. Backbones are made by `experiments/baseline.py`, and SWEET's zero-shot or by `experiments/adapt.py`;
-`experiments/finetune.py` then does the same for all. Runs that are finished are not run again. Writes
+`experiments/finetune.py` then does the same for all. Runs that are finished are not run again. A seed is that of all that
+is random for a size: the baselines' training, adaptation, fine-tuning; BANK and SOURCE are the same. Writes
 `results/methods.json`, the records, and from them, through `figures/methods.py`, the page in `docs/results`.
 """
 
@@ -20,7 +21,7 @@ import tyro
 from figures import methods as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, configuration, flags, record, size_of
+from ablations.sizes import Protocol, adaptation, flags, record, size_of, tuned
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
@@ -38,6 +39,8 @@ class Config:
     """Labelled data to fine-tune on."""
     source: str = ""
     """A bank pre-trained under `none` at equal compute: what the others take from."""
+    nested: str = ""
+    """A bank pre-trained under `none` with random widths at equal compute, for HydraViT; without it, there is no such row."""
     pretraining: str = ""
     """The data of pre-training, for DMAE, pruning, distillation and adaptation; with labels, for the distillations."""
     methods: tuple[str, ...] = tuple(figures.METHODS)
@@ -72,7 +75,7 @@ def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, se
     if method == "sweet":
         return config.bank, {"size_flops": 0}
     if method == "sweet-adapted":
-        made = adapt.main(adaptation(config.bank, config.pretraining, depth, heads, 200, config.root))
+        made = adapt.main(adaptation(config.bank, config.pretraining, depth, heads, 200, config.root, seed))
         return str(made), {"size_flops": json.loads((made.parent / "summary.json").read_text())["cost"]["flops"]}
     images, optim = DataOptions(config.pretraining), OptimOptions(batch=128, steps=config.steps, warmup=0.1)
     more: dict[str, Any] = {
@@ -81,10 +84,10 @@ def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, se
         "dmae": {"data": images, "optim": dataclasses.replace(optim, base_lr=2e-3)},
     }.get(method, {})
     if method == "scratch":
-        return method, {"size_flops": 0, "source_flops": None, "transferred": 0}
+        return method, {"size_flops": 0, "source_flops": 0, "transferred": 0}
     base = baseline.METHODS[method]
     if isinstance(base, baseline.Cut):
-        more = more | {"source": config.source}
+        more = more | {"source": config.nested if method == "hydravit" else config.source}
     if isinstance(base, baseline.WeightSelection) and network.dress == "enhanced":
         more["select_heads"] = "whole"  # strided channels would lose the frequencies of rotary positions
     if isinstance(base, baseline.Learngene):
@@ -115,13 +118,14 @@ DISTILLED = ("wave", "tleg", "fine")
 def jobs(config: Config, name: str = "methods") -> list[Job]:
     """The grid."""
     config.check()
-    for path in (config.bank, config.source):
-        finetune.identity(path)
-    shared = tuple(method for method in config.methods if method in DISTILLED)
+    for path in (config.bank, config.source, *([config.nested] if config.nested else [])):
+        finetune.identity(path, "give the path of a bank")
+    methods = tuple(method for method in config.methods if config.nested or method != "hydravit")
+    if methods != config.methods:
+        cli.say("note: no row of HydraViT, which needs a bank of its own; see --nested.")
+    shared = tuple(method for method in methods if method in DISTILLED)
     common = dataclasses.replace(config, methods=(), sizes=())
-    cells = [
-        Cell(common, (method,), (size,)) for size in config.sizes for method in config.methods if method not in shared
-    ]
+    cells = [Cell(common, (method,), (size,)) for size in config.sizes for method in methods if method not in shared]
     cells += [Cell(common, shared, config.sizes)] if shared else []
     return [
         Job("ablations.methods:cell", cell, "-".join((name, *cell.methods, *cell.sizes[: len(cell.sizes) == 1])))
@@ -132,26 +136,42 @@ def jobs(config: Config, name: str = "methods") -> list[Job]:
 def cell(cell: Cell) -> list[dict[str, Any]]:
     """Runs what has not been run; the records."""
     import weight_templates as wt
+    from weight_templates import inherit
 
     config = cell.config
-    bank, source = wt.load_bank(config.bank), wt.load_bank(config.source)
-    if bank.config != source.config:
-        raise UserError(
-            f"{config.bank} and {config.source} are of different networks; pre-train both with the same --model."
-        )
+    bank = wt.load_bank(config.bank)
+    check_sources(config, bank)
     records = []
     for size, method, seed in itertools.product(cell.sizes, cell.methods, config.protocol.seeds):
         depth, heads = size_of(size)
         network = bank.config.resized(depth, heads)
         start, cost = backbone(config, method, bank.config, network, seed)
         if method.startswith("sweet"):
-            cost |= {"source_flops": pretrain.flops_of(bank, config.bank), "transferred": wt.count(network).parameters}
+            cost |= {"source_flops": pretrain.flops_of(bank, config.bank)}
+            cost |= {"transferred": inherit.inherited(bank.model.encoder, network)}
         for data in config.data:
             cli.say(f"{called(data)}: {method}, {depth} layers, {heads} heads, seed {seed}")
-            tuning = configuration(config.protocol, start, "full", data, network, seed, config.root)
-            run = finetune.main(tuning).parent
+            run = tuned(config.protocol, start, "full", data, network, seed, config.root)
             records.append(record(run, called(data), method, depth, heads, seed) | {"cost": cost})
     return records
+
+
+def check_sources(config: Config, bank: Any) -> None:
+    """Raises UserError where a source is no match for the bank; says so where it cost more than a tenth more or less."""
+    import weight_templates as wt
+
+    spent = pretrain.flops_of(bank, config.bank)
+    for path in (config.source, *([config.nested] if config.nested else [])):
+        source = wt.load_bank(path)
+        if bank.config != source.config:
+            raise UserError(
+                f"{config.bank} and {path} are of different networks; pre-train both with the same --model."
+            )
+        if source.family != "none":
+            raise UserError(f"{path} is a {source.family} bank; pre-train one with --constraint none.")
+        own = pretrain.flops_of(source, path)
+        if spent and own and not 0.9 < own / spent < 1.1:
+            cli.say(f"note: {path} cost {own / spent:.2f} of what {config.bank} cost; compute is not equal.")
 
 
 def cost(cell: Cell) -> float:
@@ -182,6 +202,7 @@ def collect(config: Config, jobs: list[Job], name: str = "methods", default: Con
 
     bank, source = wt.load_bank(config.bank), wt.load_bank(config.source)
     words = f"BANK {' '.join(map(called, config.data))} --source SOURCE --pretraining {Path(config.pretraining).name}"
+    words += " --nested NESTED" if config.nested else ""
     words += flags(config, default or Config(), ("methods", "sizes", "steps")) + flags(
         config.protocol, Protocol(), (field.name for field in dataclasses.fields(Protocol))
     )
@@ -189,6 +210,7 @@ def collect(config: Config, jobs: list[Job], name: str = "methods", default: Con
         "command": f"python ablations/{name}.py {words}",
         "bank": {"family": bank.family, **bank.about},
         "source": source.about,
+        "nested": wt.load_bank(config.nested).about if config.nested else None,
         "model": dataclasses.asdict(bank.config),
         "steps": config.steps,
         **dataclasses.asdict(config.protocol),

@@ -54,8 +54,8 @@ class Protocol:
     """Training images of each source, a tenth of which is held out; likewise of its test images."""
     epochs: int = 6
     """Epochs."""
-    base_lr: float = 1e-3
-    """Learning rate per 256 images."""
+    base_lr: tuple[float, ...] = (1e-3,)
+    """Learning rate per 256 images; of several, each network gets the one that is best on its held-out images."""
     batch: int = 64
     """Images per step."""
     head: Literal["new", "probe"] = "probe"
@@ -67,7 +67,7 @@ class Protocol:
         """What a fine-tuning costs."""
         import weight_templates as wt
 
-        return 3 * wt.count(network).flops * 0.9 * self.count * self.epochs
+        return 3 * wt.count(network).flops * 0.9 * self.count * self.epochs * len(self.base_lr)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +94,18 @@ class Config:
 PRESETS = {"default": Config()}
 
 
+def tuned(protocol: Protocol, start: str, mode: str, source: str, network: ViTConfig, seed: int, root: str) -> Path:
+    """The run of a fine-tuning, made unless it is there; of several learning rates that which is best on the held-out
+    images, the first of equals. A probe has its own."""
+    rates = protocol.base_lr if mode == "full" else protocol.base_lr[:1]
+    runs = [
+        finetune.main(configuration(protocol, start, mode, source, network, seed, root, rate)).parent for rate in rates
+    ]
+    return max(runs, key=lambda run: json.loads((run / "summary.json").read_text())["held_out"]["top1"])
+
+
 def configuration(
-    protocol: Protocol, start: str, mode: str, source: str, network: ViTConfig, seed: int, root: str
+    protocol: Protocol, start: str, mode: str, source: str, network: ViTConfig, seed: int, root: str, rate: float
 ) -> finetune.Config:
     """One run of fine-tuning: from the file `start` or, if that is `scratch`, of a random `network`."""
     base = finetune.PRESETS["tiny"]
@@ -103,9 +113,7 @@ def configuration(
 
     scratch = start == "scratch"
     sized = not scratch and not is_bank(start)
-    full = dataclasses.replace(
-        base.optim, base_lr=protocol.base_lr, batch=protocol.batch, epochs=protocol.epochs, warmup=1 / 6
-    )
+    full = dataclasses.replace(base.optim, base_lr=rate, batch=protocol.batch, epochs=protocol.epochs, warmup=1 / 6)
     return dataclasses.replace(
         base,
         start=start,
@@ -122,12 +130,12 @@ def configuration(
     )
 
 
-def adaptation(bank: str, data: str, depth: int, heads: int, steps: int, root: str) -> adapt.Config:
+def adaptation(bank: str, data: str, depth: int, heads: int, steps: int, root: str, seed: int = 0) -> adapt.Config:
     """The adaptation of a bank to a size; all else as its command has it."""
     base = adapt.Config()
     optim = dataclasses.replace(base.optim, steps=steps)
     images, run = DataOptions(data), RunOptions(root=root)
-    return dataclasses.replace(base, bank=bank, depth=depth, heads=heads, data=images, optim=optim, run=run)
+    return dataclasses.replace(base, bank=bank, depth=depth, heads=heads, data=images, optim=optim, seed=seed, run=run)
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -195,8 +203,7 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
     for source, (arm, (start, mode)), seed in itertools.product(cell.data, ARMS.items(), cell.protocol.seeds):
         if start in starts:
             cli.say(f"{Path(source).name}: {arm}, {cell.depth} layers, {cell.heads} heads, seed {seed}")
-            tuning = configuration(cell.protocol, starts[start], mode, source, network, seed, cell.root)
-            run = finetune.main(tuning).parent
+            run = tuned(cell.protocol, starts[start], mode, source, network, seed, cell.root)
             records.append(record(run, Path(source).name, arm, cell.depth, cell.heads, seed))
     return records
 
@@ -245,6 +252,7 @@ def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) 
 
     summary = json.loads((run / "summary.json").read_text())
     start = json.loads((run / "environment.json").read_text())[0]
+    asked = json.loads((run / "config.json").read_text())
     return {
         "data": source,
         "arm": arm,
@@ -254,6 +262,7 @@ def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) 
         "parameters": summary["parameters"],
         "held_out": summary["held_out"],
         "test": summary["test"],
+        "base_lr": asked["optim"]["base_lr"],
         "curve": [[line["epoch"], line["held_out_top1"]] for line in read_metrics(run) if "held_out_top1" in line],
         "commit": start["commit"],
         "dirty": start["dirty"],

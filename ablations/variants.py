@@ -16,8 +16,8 @@ import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, configuration, flags, record, size_of
-from experiments import adapt, baseline, finetune, pretrain
+from ablations.sizes import Protocol, adaptation, flags, record, size_of, tuned
+from experiments import adapt, baseline, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
 from weight_templates.errors import UserError
@@ -161,8 +161,8 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         cli.say(f"{variant.name}, seed {cell.seed}: {depth} layers, {heads} heads")
         network = asked.model.resized(depth, heads)
         made = start(cell, variant, str(bank), depth, heads)
-        tuning = configuration(config.protocol, made, "full", config.data, network, cell.seed, config.root)
-        made = record(finetune.main(tuning).parent, Path(config.data).name, variant.name, depth, heads, cell.seed)
+        run = tuned(config.protocol, made, "full", config.data, network, cell.seed, config.root)
+        made = record(run, Path(config.data).name, variant.name, depth, heads, cell.seed)
         records.append(made | {"held_out_loss": summary["held_out_loss"], "sizes": summary["sizes"]})
     return records
 

@@ -23,7 +23,6 @@ they first train it on the same data by the same recipe. Teacher and templates a
 
 import abc
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -154,11 +153,14 @@ class Wave(Learngene):
     """Kronecker templates, distilled, fitted to the size (Feng et al., 2025)."""
 
     kronecker: KroneckerOptions = KroneckerOptions()
+    """A template is a quarter of a slice high and wide unless `tile` is given: they did not publish its size, and so all
+    multiples of a quarter of the width are made of whole tiles."""
 
     def constraint(self) -> Any:
         from weight_templates import constraints
 
-        return constraints.Kronecker(**dataclasses.asdict(self.kronecker))
+        tile = self.kronecker.tile or (-(-self.model.channels // 4),) * 2
+        return constraints.Kronecker(self.kronecker.templates, tile)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,12 +212,11 @@ def main(config: Sized) -> Path:
             raise UserError(
                 f"no source was given; say `python experiments/baseline.py {method} PATH/TO/bank.safetensors`."
             )
-        about["source"] = finetune.identity(config.source)
+        about["source"] = finetune.identity(config.source, "give the path of one")
     else:
         config.model.check()  # pyright: ignore[reportAttributeAccessIssue]
 
     from weight_templates import convert, inherit, training, trees
-    from weight_templates.counting import count
 
     source = open_source(config) if isinstance(config, Cut) else None
     shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
@@ -225,9 +226,8 @@ def main(config: Sized) -> Path:
         config.decoder.check(target)
     if isinstance(config, Learngene):
         learngene.check(config)
-        taught = not config.teacher
         config = dataclasses.replace(config, teacher=learngene.teacher_of(config))
-        about["teacher"] = finetune.identity(config.teacher)
+        about["teacher"] = finetune.identity(config.teacher, "give the path of a classifier, or none")
     name = f"{method}-L{target.depth}H{target.heads}"
     run = training.Run("baseline", name, about, config.run)
     made = run.path / "model.safetensors"
@@ -235,14 +235,11 @@ def main(config: Sized) -> Path:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
         return made
     vit, cost = MAKERS[method](config, source, target, run)
-    before = None
-    if isinstance(config, Cut) and source and source.bank:
-        before = pretrain.flops_of(source.bank, config.source)
-    spent = {"source_flops": before, "size_flops": 0}
-    spent |= {"transferred": trees.count(vit) if source else 0} | cost
-    if isinstance(config, Learngene) and taught:
-        lessons = json.loads((Path(config.teacher).parent / "summary.json").read_text())["steps"]
-        spent["source_flops"] += 3 * count(config.model).flops * lessons * config.optim.batch
+    spent = {"source_flops": 0, "size_flops": 0, "transferred": 0}
+    if isinstance(config, Cut) and source:
+        before = pretrain.flops_of(source.bank, config.source) if source.bank else None
+        spent |= {"source_flops": before, "transferred": trees.shared(source.vit, vit)}
+    spent |= cost
     with run:
         if training.leads():
             convert.save_model(made, vit, {"method": method, "source": source.about if source else None, "cost": spent})
@@ -282,6 +279,8 @@ def open_source(config: Cut) -> Source:
 
     if wt.is_bank(config.source):
         bank = wt.load_bank(config.source)
+        if config.source_heads not in (None, bank.config.heads):
+            raise UserError(f"{config.source} has {bank.config.heads} heads; leave out --source-heads.")
         vit, about = eqx.filter_jit(wt.expand)(bank.model.encoder), bank.about
     else:
         loaded = wt.load_model(config.source, heads=config.source_heads)
@@ -329,12 +328,14 @@ def hydravit(config: HydraViT, source: Source, target: ViTConfig, run: Any) -> t
     """The prefix of an unconstrained bank."""
     import weight_templates as wt
     from weight_templates import convert
+    from weight_templates.baselines.parts import check_smaller
 
     if source.bank is None or source.bank.family != "none" or source.bank.about.get("scaling") != "submodel":
         raise UserError(
             f"{config.source} is no ordinary bank that was pre-trained with random widths; make one with `python "
             "experiments/pretrain.py --constraint none --scaling.scope submodel --scaling.coupled`."
         )
+    check_smaller("hydravit", source.vit.config, target)
     return convert.at_resolution(wt.initialize(source.bank, target.depth, target.heads), target.image), {}
 
 
@@ -348,7 +349,6 @@ def isomorphic_pruning(
     from weight_templates import data
     from weight_templates.baselines import pruning
     from weight_templates.constrained import materialize
-    from weight_templates.counting import count_mae
 
     if config.importance == "magnitude":
         return pruning.prune(source.vit, target, pruning.magnitude), {}
@@ -365,14 +365,14 @@ def isomorphic_pruning(
         )
     vit = source.vit.config
     loaded = data.load(data.open_source(config.data, vit.image, config.seed), config.data, cli.say)
-    chosen = data.split(loaded.good, pruning.BATCH, config.seed)
+    size = min(pruning.BATCH, max(1, int(0.9 * len(loaded.good))))  # a part is held out
+    chosen = data.split(loaded.good, size, config.seed)
     views = [
         np.stack([data.evaluation_view(loaded.image(int(index)), vit.image) for index in chosen.indices(step)])
         for step in range(config.batches)
     ]
     scores = pruning.taylor(materialize(source.bank.model), views, key=jr.key(config.seed))
-    rounds = 2 if target.depth < vit.depth else 1
-    flops = 3 * count_mae(vit, source.bank.model.config) * rounds * config.batches * pruning.BATCH
+    flops = config.batches * size * flops_of_look(source.bank, target)
     return pruning.prune(source.vit, target, scores), {"size_flops": flops}
 
 
@@ -384,7 +384,6 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
     from weight_templates import bank, constraints, layouts, trees
     from weight_templates.baselines import dmae
     from weight_templates.baselines.learngene import student_mask
-    from weight_templates.counting import count, count_mae
 
     def initial(key):
         skey, pkey = jr.split(key)
@@ -402,14 +401,62 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
         dmae.loss,
         lambda pair: pair.student,
     )
-    shape, seen = source.vit.config, learned["steps"] * config.optim.batch
-    share = (dmae.aligned(shape.depth) + 1) / shape.depth * (1 - config.decoder.mask_ratio)
-    flops = seen * (3 * count_mae(target, config.decoder) + share * count(shape).flops)
     import weight_templates as wt
 
+    flops = learned["steps"] * config.optim.batch * flops_of_lesson(config, source.vit.config, target)
     return eqx.filter_jit(wt.expand)(result.model.encoder), {"size_flops": flops, "transferred": 0} | {
         "teacher_parameters": trees.count(source.vit)
     }
+
+
+def flops_of_look(bank: Any, target: ViTConfig) -> float:
+    """FLOPs of the gradients of an image in isomorphic pruning: of the source, and where layers go, of those that stay."""
+    from weight_templates.counting import count_mae
+
+    depths = {bank.config.depth, target.depth}
+    return sum(3 * count_mae(bank.config.resized(depth), bank.model.config) for depth in depths)
+
+
+def flops_of_lesson(config: Dmae, teacher: ViTConfig, student: ViTConfig) -> float:
+    """FLOPs of an image in a step of DMAE: the student's, and the teacher's up to the layer that is looked at."""
+    from weight_templates.baselines import dmae
+    from weight_templates.counting import count, count_mae
+
+    share = (dmae.aligned(teacher.depth) + 1) / teacher.depth * (1 - config.decoder.mask_ratio)
+    return 3 * count_mae(student, config.decoder) + share * count(teacher).flops
+
+
+def cost(config: Sized) -> float:
+    """FLOPs of what the method trains, teacher and templates included even where they are there already; raises UserError
+    where there is no source, or no images."""
+    import numpy as np
+
+    from weight_templates import data, inherit
+    from weight_templates.baselines import pruning
+    from weight_templates.counting import count
+
+    source = open_source(config) if isinstance(config, Cut) else None
+    shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
+    target = inherit.target_size(shape, config.depth, config.heads)
+
+    def images(options: DataOptions) -> int:
+        return len(data.open_source(options, shape.image, config.seed))
+
+    if isinstance(config, IsomorphicPruning) and config.importance == "taylor" and source and source.bank:
+        size = min(pruning.BATCH, max(1, int(0.9 * images(config.data))))
+        return config.batches * size * flops_of_look(source.bank, target)
+    if isinstance(config, Dmae):
+        config.optim.check()
+        chosen = data.split(np.arange(images(config.data)), config.optim.batch, config.seed)
+        seen = config.optim.total(chosen.steps_per_epoch) * config.optim.batch
+        return seen * flops_of_lesson(config, shape, target)
+    if isinstance(config, Learngene):
+        learngene.check(config)
+        own, train = count(shape).flops, int(0.9 * images(config.data))
+        seen, fit = (optim.total(train // optim.batch) * optim.batch for optim in (config.optim, config.fit))
+        lessons = (0 if config.teacher else 3 * own) + 4 * own
+        return seen * lessons + (0 if config.constraint().fixed else 3 * count(target).flops * fit)
+    return 0.0
 
 
 Maker = Callable[..., tuple[Any, dict[str, Any]]]

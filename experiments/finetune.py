@@ -209,6 +209,7 @@ def main(config: Config) -> Path:
             "classes": len(images.classes),
             "parameters": trees.count(model),
             "trained": trees.count(arm.trained),
+            "flops": cost_of(config, vit.config, per_epoch),
             "model": dataclasses.asdict(vit.config),
         }
         note = {"data": images.train.source.name, "classes": list(images.classes), "summary": summary}
@@ -224,14 +225,19 @@ def main(config: Config) -> Path:
 def cost(config: Config) -> float:
     """FLOPs of the run, a probe's head left out; raises UserError where there are no images, or no network."""
     from weight_templates import data
-    from weight_templates.counting import count
 
     vit = backbone_of(config)[0].config
     images = len(data.open_source(config.data, vit.image, config.seed))
+    return cost_of(config, vit, int(0.9 * images) // config.optim.batch)
+
+
+def cost_of(config: Config, network: ViTConfig, per_epoch: int) -> float:
+    """FLOPs of a training of `network` in so many steps an epoch; of a probe, one look at every image."""
+    from weight_templates.counting import count
+
     if config.mode == "probe":
-        return count(vit).flops * images
-    per_epoch = int(0.9 * images) // config.optim.batch
-    return 3 * count(vit).flops * config.optim.total(per_epoch) * config.optim.batch
+        return count(network).flops * per_epoch * config.optim.batch
+    return 3 * count(network).flops * config.optim.total(per_epoch) * config.optim.batch
 
 
 def probe_of(config: Config) -> Config:
@@ -426,13 +432,13 @@ def backbone_of(config: Config) -> tuple[Any, str]:
     return vit, origin
 
 
-def identity(start: str) -> str:
-    """The digest of the file or folder that a network is read from; raises UserError if there is none."""
+def identity(start: str, remedy: str = "give the path of one, or say `scratch`") -> str:
+    """The digest of the file or folder that a network is read from; raises UserError with the remedy if there is none."""
     path = Path(start).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
-        raise UserError(f"there is no bank or model at {start}; give the path of one, or say `scratch`.")
+        raise UserError(f"there is no bank or model at {start}; {remedy}.")
     return digest_of_file(path)
 
 

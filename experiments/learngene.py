@@ -21,7 +21,9 @@ def check(config: "Learngene") -> None:
     """Raises UserError for what can be refused before anything is trained."""
     import equinox as eqx
     import jax.random as jr
+    import numpy as np
 
+    from weight_templates import data
     from weight_templates.constrained import constrain
     from weight_templates.layouts import LAYOUTS
 
@@ -32,6 +34,9 @@ def check(config: "Learngene") -> None:
         raise UserError("--recipe.layer-decay is for fine-tuning; the templates belong to all layers.")
     layout = LAYOUTS["components"]()
     eqx.filter_eval_shape(constrain, config.model, config.constraint(), layout, key=jr.key(0))
+    images = np.arange(len(data.open_source(config.data, config.model.image, config.seed)))
+    for flag, batch in (("--optim", config.optim.batch), ("--fit", config.fit.batch)):
+        data.split(images, batch, config.seed, part=1 / 10, most=float("inf"), flag=flag)
 
 
 def teacher_of(config: "Learngene") -> str:
@@ -108,20 +113,23 @@ def fitted(config: "Learngene", source: None, target: ViTConfig, run: Any) -> tu
     import jax.random as jr
 
     import weight_templates as wt
-    from weight_templates import convert, trees
+    from weight_templates import convert, inherit
     from weight_templates.baselines import learngene
     from weight_templates.constrained import materialize
     from weight_templates.counting import count
     from weight_templates.models import Classifier
 
-    teacher = convert.load_model(config.teacher).model
+    read = convert.load_model(config.teacher)
+    teacher = read.model
     if not isinstance(teacher, Classifier) or teacher.backbone.config.image != config.model.image:
         raise UserError(f"{config.teacher} is no classifier of {config.model.image} px; give one, or leave it out.")
     auxiliary, steps = auxiliary_of(config, teacher)
     skey, hkey = jr.split(jr.key(config.seed))
     backbone = learngene.at_size(jax.tree.map(jnp.asarray, auxiliary), target, key=skey)
     flops = 3 * count(config.model).flops + count(teacher.backbone.config).flops
-    cost = {"source_flops": steps * config.optim.batch * flops, "transferred": trees.count(materialize(backbone))}
+    lessons = read.about.get("summary", {}).get("flops")  # what the teacher cost, if it tells
+    cost: dict[str, Any] = {"source_flops": None if lessons is None else lessons + steps * config.optim.batch * flops}
+    cost["transferred"] = inherit.inherited(auxiliary, target)
     if auxiliary.constraint.fixed:
         return eqx.filter_jit(wt.expand)(backbone), cost
     fitting = dataclasses.replace(config, optim=config.fit)

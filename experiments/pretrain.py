@@ -146,14 +146,19 @@ def flops_of_image(model: ViTConfig, decoder: DecoderConfig, scaled: ScalingOpti
 
 
 def flops_of(bank: Any, path: str | Path) -> int | None:
-    """FLOPs of the pre-training of a bank read from `path`; None if neither it nor the run it lies in tells."""
+    """FLOPs of the pre-training of a bank read from `path`, before any adaptation; None if neither it nor the run it lies
+    in tells."""
     about, run = bank.about, Path(path).expanduser().with_name("config.json")
-    if "flops" in about or not {"steps", "batch"} <= about.keys():
+    while "pretraining" in about:
+        about = about["pretraining"]
+    if "flops" in about or about is not bank.about or not {"steps", "batch"} <= about.keys():
         return about.get("flops")
-    scaled = json.loads(run.read_text()).get("scaling", {}) if run.is_file() else {}
-    scaled["heads"] = scaled.get("heads") and tuple(scaled["heads"])
-    each = flops_of_image(bank.config, bank.model.config, ScalingOptions(**scaled))
-    return round(each * about["steps"] * about["batch"])
+    try:
+        scaled = json.loads(run.read_text()).get("scaling", {}) if run.is_file() else {}
+        options = ScalingOptions(**scaled | {"heads": scaled.get("heads") and tuple(scaled["heads"])})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None  # a run of other days, or not one of ours
+    return round(flops_of_image(bank.config, bank.model.config, options) * about["steps"] * about["batch"])
 
 
 def learn(

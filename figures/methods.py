@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from figures import beside, paper, records
-from figures.records import HEADS, by_epoch, commits, devices, read, save, write
+from figures.records import HEADS, by_epoch, commits, devices, rates, read, save, write
 
 
 METHODS = {
@@ -18,6 +18,7 @@ METHODS = {
     "weight-selection": "evenly spaced weights",
     "isomorphic-pruning": "the best-scored weights",
     "front": "low frequencies of the weights",
+    "hydravit": "the first heads, pre-trained with random widths",
     "dmae": "a teacher's features",
     "wave": "Kronecker templates, distilled",
     "tleg": "two layers, distilled",
@@ -25,7 +26,7 @@ METHODS = {
     "sweet": "Tucker templates, zero-shot",
     "sweet-adapted": "Tucker templates, scalers adapted",
 }
-"""What each takes from its source. HydraViT needs a source pre-trained with random widths, so it has no row here."""
+"""What each takes from its source; HydraViT's is another."""
 
 
 TITLES = {"methods": "All methods at five sizes", "downstream": "All methods on other data"}
@@ -57,7 +58,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"What each cost is below. DMAE's "
         f"student, the teacher and each distillation have {about['steps']} steps of 128. Fine-tuning is the same for all: at "
         f"most {about['count']} images, a tenth of them held out, {about['epochs']} epochs of batch {about['batch']} at a base "
-        f"learning rate of {about['base_lr']:g}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on "
+        f"learning rate of {rates(about)}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on "
         f"{devices(runs)}.",
         "",
         f"{beside.CELLS}; after the bars the paper's, on ImageNet at 224 px after 30 epochs and on its downstream sets, and the "
@@ -86,7 +87,13 @@ def costs(runs: Any) -> list[str]:
             numbers = sorted({cost["transferred"] for cost in some})
             span = f"{numbers[0]:,}" + (f" to {numbers[-1]:,}" if len(numbers) > 1 else "")
             each = np.mean([cost["size_flops"] for cost in some])
-            cells = [method, takes, "–" if source is None else f"{source:.2g}", f"{each:.2g}" if each else "–", span]
+            cells = [
+                method,
+                takes,
+                "unknown" if source is None else f"{source:.2g}" if source else "–",
+                f"{each:.2g}" if each else "–",
+                span,
+            ]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
 

@@ -113,6 +113,12 @@ def by_epoch(runs: Any) -> Any:
     return table
 
 
+def rates(about: dict[str, Any]) -> str:
+    """The learning rates of a protocol, in words."""
+    words = " or ".join(f"{rate:g}" for rate in about["base_lr"])
+    return words + (", whichever is best on the network's held-out images" if len(about["base_lr"]) > 1 else "")
+
+
 def noise(percent: float, images: int) -> float:
     """How far two accuracies on so many test images are apart by chance, nineteen times in twenty, in points.
 

@@ -8,7 +8,7 @@ reads `results/sizes.json` and writes `docs/results/sizes.md` with its figures.
 from typing import Any
 
 import numpy as np
-from figures.records import HEADS, by_epoch, commits, devices, noise, read, save, spread, write
+from figures.records import HEADS, by_epoch, commits, devices, noise, rates, read, save, spread, write
 
 
 ARMS = ("probe of a random network", "zero-shot probe", "adapted probe", "scratch", "initialised", "adapted")
@@ -58,7 +58,7 @@ def page(about: dict[str, Any], runs: Any) -> list[str]:
         f"images: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px, "
         f"patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
         f"of them held out, for {about['epochs']} epochs of batch {about['batch']} at a base learning rate of "
-        f"{about['base_lr']:g}, crops and flips and label smoothing, its head {HEADS[about['head']]}; all alike.{adapted} {seeds} seed(s). "
+        f"{rates(about)}, crops and flips and label smoothing, its head {HEADS[about['head']]}; all alike.{adapted} {seeds} seed(s). "
         f"Trained at {commits(runs)} on {devices(runs)}.",
         "",
         "Numbers are top-1 / top-5 accuracy in percent on test images (on tiny-imagenet its validation split), of the epoch that "

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from figures import beside, paper, records
-from figures.records import HEADS, commits, devices, read, write
+from figures.records import HEADS, commits, devices, rates, read, write
 
 
 TITLES = {
@@ -38,7 +38,7 @@ def page(ablation: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"{model['image']} px in patches of {model['patch']} px; {before['steps']} steps of {before['batch']} at a base learning "
         f"rate of {before['base_lr']:g}, where a row does not say otherwise; scalers adapted for {about['adapt_steps']} steps. "
         f"Fine-tuned on at most {about['count']} images, a tenth of them held out, for {about['epochs']} epochs of batch "
-        f"{about['batch']} at a base learning rate of {about['base_lr']:g}, the head {HEADS[about['head']]}. "
+        f"{about['batch']} at a base learning rate of {rates(about)}, the head {HEADS[about['head']]}. "
         f"{runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on {devices(runs)}.",
         "",
         f"{beside.CELLS}"

@@ -355,6 +355,11 @@ def call(tmp_path, *words):
     return baseline.main(cli.parse_command(baseline.METHODS, [*map(str, words), f"--run.root={tmp_path}"])[1])
 
 
+def planned_cost(tmp_path, *words):
+    """What --dry-run says."""
+    return baseline.cost(cli.parse_command(baseline.METHODS, [*map(str, words), f"--run.root={tmp_path}"])[1])
+
+
 TARGET = ["--depth=2", "--heads=2"]
 FEW = ["--data.count=80"]
 
@@ -380,15 +385,27 @@ def test_every_method_leaves_a_model_and_its_account(tmp_path, source):
         cost = json.loads((made.parent / "summary.json").read_text())["cost"]
         trained = method in ("isomorphic-pruning", "dmae", "wave")
         assert (cost["size_flops"] > 0) == trained, method
-        assert (cost["source_flops"] is not None) == (method not in ("scratch", "mimetic")), method
+        assert (cost["source_flops"] > 0) == (method not in ("scratch", "mimetic")), method
         assert (cost["transferred"] > 0) == (method not in ("scratch", "mimetic", "dmae")), method
+        if method in ("wave", "tleg"):  # a template, and what goes with the size
+            assert cost["transferred"] < trees.count(wt.ViT(model.config.resized(3, 4), key=jr.key(0))), method
+        if method in ("weight-selection", "isomorphic-pruning", "front", "hydravit"):
+            assert cost["transferred"] == trees.count(model), method
+        planned = planned_cost(tmp_path, method, *words, *TARGET)
+        told = cost["size_flops"] + (cost["source_flops"] if method in ("wave", "tleg") else 0)
+        assert planned == pytest.approx(told, rel=1e-6), method
         if method in ("scratch", "dmae", "wave"):  # made once
             before = made.stat().st_mtime_ns
             assert call(tmp_path, method, *words, *TARGET).stat().st_mtime_ns == before
     assert len(list(tmp_path.glob("finetune/*/summary.json"))) == 1  # one teacher for two methods
     assert len(list(tmp_path.glob("baseline/*-auxiliary-*/summary.json"))) == 2
     hydra = wt.load_model(call(tmp_path, "hydravit", source, *TARGET)).model
-    assert eqx.tree_equal(hydra, wt.initialize(wt.load_bank(source), 2, 2))
+    big = wt.expand(wt.load_bank(source).model.encoder)
+    inner, width = hydra.config.inner, hydra.config.channels
+    np.testing.assert_array_equal(hydra.blocks.attention.qkv, big.blocks.attention.qkv[:2, :, :inner, :width])
+    np.testing.assert_array_equal(hydra.blocks.attention.out, big.blocks.attention.out[:2, :inner, :width])
+    np.testing.assert_array_equal(hydra.embed.weight, big.embed.weight[:width])
+    np.testing.assert_array_equal(hydra.norm.gain, big.norm.gain[:width])
     tuned = finetune.main(
         cli.parse(
             finetune.PRESETS,
@@ -434,7 +451,10 @@ def test_mistakes(tmp_path, source, capsys):
     network = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.depth=3"]
     for words, says in (
         (["weight-selection"], ["no source was given", "weight-selection"]),
-        (["weight-selection", tmp_path / "no.safetensors"], ["no.safetensors"]),
+        (["weight-selection", tmp_path / "no.safetensors"], ["no.safetensors; give the path of one."]),
+        (["weight-selection", source, "--source-heads=3", *TARGET], ["4 heads", "--source-heads"]),
+        (["hydravit", source, "--depth=4"], ["only shrinks"]),
+        (["wave", *network, *FEW, "--optim.batch=8", "--fit.batch=90"], ["72 training images", "--fit.batch 72"]),
         (["weight-selection", source, "--heads=9"], ["only shrinks", "9"]),
         (["weight-selection", source, "--depth=4"], ["only shrinks"]),
         (["isomorphic-pruning", plain, *TARGET], ["no decoder", "--importance magnitude"]),
@@ -443,8 +463,8 @@ def test_mistakes(tmp_path, source, capsys):
         (["hydravit", tucker, *TARGET], ["no ordinary bank", "--constraint none"]),
         (["dmae", source, "--optim.batch=0"], ["--optim.batch 0"]),
         (["dmae", source, "--decoder.heads=5"], ["5 decoder heads"]),
-        (["wave", plain, *network, *FEW], ["no classifier"]),
-        (["wave", teacher, *network, *FEW, "--optim.batch=8"], ["3 classes", "10"]),
+        (["wave", plain, *network, *FEW, "--optim.batch=8", "--fit.batch=8"], ["no classifier"]),
+        (["wave", teacher, *network, *FEW, "--optim.batch=8", "--fit.batch=8"], ["3 classes", "10"]),
         (["wave", "--depth=0", *network], ["--depth 0"]),
         (["wave", "--kronecker.tile", "999", "999", *network], ["999"]),
         (["wave", "--fit.batch=0", *network], ["--fit.batch 0"]),
@@ -469,7 +489,19 @@ def test_a_vit_b_is_cut_to_every_size_of_table_1():
         fresh = eqx.filter_eval_shape(wt.ViT, target, key=jr.key(0))
         made = eqx.filter_eval_shape(selection.select_weights, skeleton, target)
         assert trees.mismatch(fresh, trees.named_arrays(made)) is None
-        assert round((trees.count(made) + (target.channels + 1) * 1000) / 1e6, 1) == millions
+        total = trees.count(made) + (target.channels + 1) * 1000
+        assert round(total / 1e6, 1) == millions
+        assert total == {(12, 6): 22_050_664, (12, 3): 5_717_416}.get((depth, heads), total)
+
+
+def test_dmae_has_the_rates_of_its_authors():
+    """1.5e-4 x 4096 / 256 after a fifth of the steps, then down to zero."""
+    optim = dataclasses.replace(baseline.METHODS["dmae"].optim, batch=4096)
+    schedule = training.cosine(optim, 1000)
+    assert optim.epochs == 100
+    assert max(float(schedule(step)) for step in range(1000)) == pytest.approx(2.4e-3, rel=1e-5)
+    assert float(schedule(199)) == pytest.approx(2.4e-3, rel=6e-3)
+    assert float(schedule(100)) == pytest.approx(1.2e-3, rel=2e-2)
 
 
 @pytest.mark.large
@@ -556,6 +588,31 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
     assert "| weight-selection | 2 \\| 1 \\| 1 | 1 \\| 1 \\| 1 | 1.5 |\n| sweet | 1 | 2 | 1.5 |" in text
 
 
+def test_each_network_gets_its_best_rate(monkeypatch, tmp_path):
+    """By held-out accuracy, though another is better on the test images; probes have a rate of their own."""
+    from ablations import sizes
+
+    scores, asked = {0.1: (0.5, 0.9), 0.2: (0.7, 0.6), 0.3: (0.7, 0.8)}, []
+
+    def tune(config):
+        rate = config.optim.base_lr
+        asked.append((config.mode, rate))
+        held_out, test = scores.get(rate, (0.0, 0.0))
+        run = tmp_path / f"{config.mode}-{rate}"
+        run.mkdir(exist_ok=True)
+        summary = {"held_out": {"top1": held_out}, "test": {"top1": test}}
+        (run / "summary.json").write_text(json.dumps(summary))
+        return run / "model.safetensors"
+
+    monkeypatch.setattr(finetune, "main", tune)
+    protocol = sizes.Protocol(base_lr=(0.1, 0.2, 0.3))
+    best = sizes.tuned(protocol, "scratch", "full", "synthetic", PLAIN, 0, "runs")
+    assert best == tmp_path / "full-0.2"
+    sizes.tuned(protocol, "scratch", "probe", "synthetic", PLAIN, 0, "runs")
+    assert asked == [("full", 0.1), ("full", 0.2), ("full", 0.3), ("probe", finetune.PROBE.base_lr)]
+    assert protocol.flops(PLAIN) == pytest.approx(3 * sizes.Protocol(base_lr=(0.1,)).flops(PLAIN))
+
+
 def test_downstream_sets_are_columns(tmp_path, monkeypatch):
     """The page of Table 3, from records by hand."""
     from figures import methods as figures
@@ -566,7 +623,7 @@ def test_downstream_sets_are_columns(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RECORDS", tmp_path)
     monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
     bank = {"family": "tucker", "data": "x", "steps": 1, "batch": 2}
-    protocol = {"count": 9, "epochs": 1, "batch": 2, "base_lr": 1e-3, "head": "new"}
+    protocol = {"count": 9, "epochs": 1, "batch": 2, "base_lr": [1e-3], "head": "new"}
     about = {"command": "python ablations/downstream.py BANK", "bank": bank, "source": bank, "steps": 5, **protocol}
     about["model"] = {"depth": 12, "heads": 12, "head_dim": 16, "image": 32, "patch": 4}
     common = {"depth": 6, "heads": 6, "seed": 0, "curve": [[1, 0.5]], "commit": "c", "dirty": False, "device": "cpu"}
@@ -600,6 +657,32 @@ def test_downstream_sets_are_columns(tmp_path, monkeypatch):
     assert downstream.PRESETS["default"].sizes == ("L6H6",)
     assert methods.called("cars196:/a/b") == "cars196"
     assert methods.called("/a/cifar10") == "cifar10"
+
+
+def test_methods_need_sources_of_their_kind_and_cost(tmp_path, capsys):
+    from ablations import methods
+
+    def bank(name, family, config=ENHANCED, flops=100):
+        path = tmp_path / f"{name}.safetensors"
+        model = eqx.filter_jit(lambda: constrained_mae(config, family, key=jr.key(0)))()
+        wt.save_bank(path, wt.Bank(model, family, {"flops": flops}))
+        return str(path)
+
+    tucker, equal, dear = bank("tucker", "tucker"), bank("equal", "none"), bank("dear", "none", flops=112)
+    full = methods.Config(bank=tucker, source=equal, data=("c",), pretraining="d", sizes=("L1H1", "L2H2"))
+    methods.check_sources(full, wt.load_bank(tucker))
+    assert not capsys.readouterr().err
+    methods.check_sources(dataclasses.replace(full, source=dear), wt.load_bank(tucker))
+    assert "1.12 of what" in capsys.readouterr().err
+    for source, says in ((tucker, "--constraint none"), (bank("deep", "none", PLAIN), "different networks")):
+        with pytest.raises(UserError, match=says):
+            methods.check_sources(dataclasses.replace(full, source=source), wt.load_bank(tucker))
+        with pytest.raises(UserError, match=says):
+            methods.check_sources(dataclasses.replace(full, nested=source), wt.load_bank(tucker))
+    names = [job.name for job in methods.jobs(full)]
+    assert not any("hydravit" in name for name in names)
+    more = [job.name for job in methods.jobs(dataclasses.replace(full, nested=equal))]
+    assert len(more) == len(names) + 2
 
 
 def test_methods_refuse_what_they_do_not_know():

@@ -1,5 +1,7 @@
 """Classification as a task: accuracy, learning rates of layers, the loss under a recipe, pooling."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -36,6 +38,13 @@ def test_learning_rates_of_layers_are_those_of_mae():
             expected = 1 if name.startswith(("head", "backbone.norm")) else 1 / 16
             np.testing.assert_allclose(scale, expected, err_msg=name)
     assert set(scales) >= {"backbone.cls", "backbone.positions.table", "backbone.embed.weight", "backbone.norm.gain"}
+
+
+def test_the_lowest_rate_of_mae():
+    """Twelve layers at a decay of 0.65: the patches' rate is 0.65^13."""
+    deep = Classifier(wt.ViT(dataclasses.replace(PLAIN, depth=12), key=jr.key(0)), 2, key=jr.key(0))
+    scale = classify.layer_scales(deep, 0.65).backbone.embed.weight
+    assert float(jnp.max(scale)) == pytest.approx(0.0037, abs=5e-5)
 
 
 def test_scaled_optimisers_scale_decay_as_well():

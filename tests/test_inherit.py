@@ -149,6 +149,19 @@ def test_the_sources_own_size_is_the_source(rule):
         np.testing.assert_array_equal(leaf, expected[name])
 
 
+@pytest.mark.parametrize(("depth", "heads"), [(2, 2), (3, 4), (5, 6)])
+def test_what_a_size_is_made_from_by_hand(depth, heads):
+    """The core; of each scaler and free number what the source has of it. Plain layers are twelve slices of D x D."""
+    bank = bank_of("tucker", "unified", PLAIN)
+    core = bank.model.encoder.factors["all"].template["core"].shape
+    layers, width = min(depth, PLAIN.depth), 4 * min(heads, PLAIN.heads)
+    scalers = 12 * layers * core[0] + width * core[1] + width * core[2]
+    small = PLAIN.resized(layers, width // 4)
+    free = trees.count(wt.ViT(small, key=jr.key(0))) - 12 * layers * width**2
+    made = inherit.inherited(bank.model.encoder, PLAIN.resized(depth, heads))
+    assert made == int(np.prod(core)) + scalers + free
+
+
 @settings(max_examples=5, deadline=None)
 @given(FAMILIES, RULES, st.integers(1, 5), st.integers(1, 5))
 def test_a_resized_bank_stands_for_the_initialised_model(family, rule, depth, heads):

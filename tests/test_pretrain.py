@@ -387,3 +387,8 @@ def test_cost_is_that_of_the_widths_computed(tmp_path):
     assert pretrain.flops_of(bank, path) == 3 * 15 * (whole + half)
     assert pretrain.flops_of(dataclasses.replace(bank, about={"flops": 7}), path) == 7
     assert pretrain.flops_of(dataclasses.replace(bank, about={}), path) is None
+    adapted = {"pretraining": {"pretraining": {"flops": 7}, "flops": 2}, "flops": 1}
+    assert pretrain.flops_of(dataclasses.replace(bank, about=adapted), path) == 7
+    for other in ('{"scaling": {"min_heads": 3}}', '{"scaling": {"heads": [2', "[]"):
+        (tmp_path / "config.json").write_text(other)
+        assert pretrain.flops_of(bank, path) is None, other

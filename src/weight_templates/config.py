@@ -144,7 +144,7 @@ class KroneckerOptions:
     """Every slice is tiled by shared templates, scaled tile by tile (WAVE, WeiT)."""
 
     templates: int | None = None
-    """Number of templates; default slices / 6."""
+    """Number of templates; default: as many template parameters as the other families."""
     tile: tuple[int, int] | None = None
     """Rows and columns of a template; default half a slice's."""
 

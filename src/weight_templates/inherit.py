@@ -104,6 +104,19 @@ def adaptable(bank: Bank, depth: int | None = None, heads: int | None = None, ro
     return with_encoder(bank.model, resize(bank.model.encoder, depth, heads, rows))
 
 
+def inherited(constrained: Constrained, target: ViTConfig) -> int:
+    """Numbers that a backbone of another size is made from: the template, and its part of the scalers and of what is free.
+
+    Scalers that follow from the depth are not counted.
+    """
+    made = eqx.filter_eval_shape(resize, constrained, target.depth, target.heads)
+    count = trees.shared(constrained, made)
+    if constrained.constraint.fixed:
+        pairs = [(constrained.factors[g].scalers, factors.scalers) for g, factors in made.factors.items()]
+        count -= sum(trees.shared(source, scalers) for source, scalers in pairs)
+    return count
+
+
 def redraw(constrained: Constrained, *, key: PRNGKeyArray) -> Constrained:
     """The same template with random scalers (SWEET §3.4: for sizes far from the source's)."""
     stacks = shapes(constrained.layout, constrained.config)

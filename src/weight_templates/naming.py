@@ -252,7 +252,10 @@ def _config(library: Library, arrays: dict[str, np.ndarray], prefix: str, heads:
         raise _unlike(library, f"{names['blocks.mlp.enter']} has {hidden} hidden units, not 4 x {width}")
     if heads is None:
         if width % 64:
-            raise UserError(f"no tensor tells the number of heads of {width} channels; give it with --heads.")
+            raise UserError(
+                f"no tensor tells the number of heads of {width} channels; give it with --heads, or for the source of a "
+                "baseline with --source-heads."
+            )
         heads = width // 64
     if heads < 1 or width % heads or width // heads % 4:
         raise UserError(f"{heads} heads do not divide {width} channels into multiples of 4; give another --heads.")

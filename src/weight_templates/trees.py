@@ -51,6 +51,12 @@ def count(tree: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in named_arrays(tree).values())
 
 
+def shared(source: PyTree, tree: PyTree) -> int:
+    """Numbers in the arrays of a tree that a source of other sizes can have given: of every array, what both have."""
+    arrays, sources = named_arrays(tree), named_arrays(source)
+    return sum(min(int(np.prod(leaf.shape)), int(np.prod(sources[name].shape))) for name, leaf in arrays.items())
+
+
 def cast(tree: PyTree, dtype: Any) -> PyTree:
     """The floating-point arrays of a tree in another precision."""
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)

@@ -16,17 +16,20 @@ class Kronecker(AbstractConstraint):
     """
 
     templates: int | None = eqx.field(default=None, static=True)
-    """Number of templates; None: slices / 6, which gives all families templates of equal size
-    where it is a whole number."""
+    """Number of templates; None: with tiles of half a slice slices / 6, and with others so many that they hold as many
+    numbers, which gives all families templates of equal size where these are whole numbers."""
     tile: tuple[int, int] | None = eqx.field(default=None, static=True)
     """Rows and columns of a template; None: half a slice's, rounded up."""
 
     def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
-        count = max(1, shape.slices // 6) if self.templates is None else self.templates
         rows, cols = (-(-shape.rows // 2), -(-shape.cols // 2)) if self.tile is None else self.tile
         check_rank("--kronecker.tile", rows, shape.rows, "the number of rows")
         check_rank("--kronecker.tile", cols, shape.cols, "the number of columns")
         across, along = -(-shape.rows // rows), -(-shape.cols // cols)
+        count = self.templates
+        if count is None:
+            share = 4 if self.tile is None else shape.rows * shape.cols / (rows * cols)
+            count = max(1, int(shape.slices * share / 24))
         check_rank("--kronecker.templates", count, shape.slices * across * along, "the number of tiles")
         return {"tiles": weight_variance(shape) ** 0.5 * jr.normal(key, (count, rows, cols))}
 

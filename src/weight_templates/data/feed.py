@@ -74,8 +74,16 @@ def _rng(seed: int, stream: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[(seed << 2) + stream, index]))
 
 
-def split(good: Int[np.ndarray, " good"], batch: int, seed: int, part: float = 1 / 20, most: float = 512) -> Split:
-    """Holds out a part of the images, at most so many, chosen by the seed; raises UserError if no batch is left."""
+def split(
+    good: Int[np.ndarray, " good"],
+    batch: int,
+    seed: int,
+    part: float = 1 / 20,
+    most: float = 512,
+    flag: str = "--optim",
+) -> Split:
+    """Holds out a part of the images, at most so many, chosen by the seed; raises UserError, which calls the options of
+    the batch `flag`, if no batch is left."""
     if len(good) < 2:
         raise UserError(f"the data has {len(good)} usable image(s); give at least two.")
     order = _rng(seed, 0, 0).permutation(len(good))
@@ -84,7 +92,7 @@ def split(good: Int[np.ndarray, " good"], batch: int, seed: int, part: float = 1
     if batch > len(train):
         raise UserError(
             f"a batch of {batch} is larger than the data: {len(train)} training images ({held} more are held out); "
-            f"choose --optim.batch {len(train)} or less."
+            f"choose {flag}.batch {len(train)} or less."
         )
     return Split(train, np.sort(good[order[:held]]), batch, seed)
 
