@@ -153,14 +153,14 @@ class Wave(Learngene):
     """Kronecker templates, distilled, fitted to the size (Feng et al., 2025)."""
 
     kronecker: KroneckerOptions = KroneckerOptions()
-    """A template is a quarter of a slice high and wide unless `tile` is given: they did not publish its size, and so all
-    multiples of a quarter of the width are made of whole tiles."""
+    parts: int = 4
+    """Templates across a slice, and along it, where `tile` does not say. Theirs is not published; with four, all multiples of
+    a quarter of the width are made of whole templates."""
 
     def constraint(self) -> Any:
         from weight_templates import constraints
 
-        tile = self.kronecker.tile or (-(-self.model.channels // 4),) * 2
-        return constraints.Kronecker(self.kronecker.templates, tile)
+        return constraints.Kronecker(**dataclasses.asdict(self.kronecker), parts=self.parts)
 
 
 @dataclasses.dataclass(frozen=True)

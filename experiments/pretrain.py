@@ -84,7 +84,7 @@ def main(config: Config) -> Path:
     """
     config.model.check()
     config.decoder.check(config.model)
-    config.scaling.check(config.model)
+    config.scaling.check(config.model, config.constraint.family)
     config.optim.check()
     check_seed(config.seed)
 
@@ -233,7 +233,7 @@ def learn(
     def ahead(done):
         return data.ahead(feed, done, steps)
 
-    tokens = optim.batch // optim.microbatches * (int(vit.patches * (1 - auto_encoder(model).config.mask_ratio)) + 1)
+    tokens = optim.batch // mesh.size * (int(vit.patches * (1 - auto_encoder(model).config.mask_ratio)) + 1)
     scaled = scaling.settled(scaled, vit, family, steps)
     factored = factoring(application, auto_encoder(model).encoder, tokens)
     if scaled.execution == "sliced":
@@ -255,7 +255,7 @@ def learn(
             key=train_key,
         )
         about = {"data": loaded.source.name, "images": len(chosen.train), "steps": steps, "batch": optim.batch}
-        about["scaling"] = scaling.scope_of(scaled, family)
+        about["scaling"] = scaled.scope_for(family)
         about["flops"] = round(flops_of_image(vit, auto_encoder(model).config, scaled) * steps * optim.batch)
         made = bank_of(auto_encoder(state.result), about)
         metrics = training.read_metrics(run.path)

@@ -32,7 +32,7 @@ def test_all_variants_are_possible(name):
     for one in asked:
         one.model.check()
         one.decoder.check(one.model)
-        one.scaling.check(one.model)
+        one.scaling.check(one.model, one.constraint.family)
         one.optim.check()
         constraint = constraint_of(one.constraint)
         for shape in shapes(LAYOUTS[one.layout](), one.model).values():

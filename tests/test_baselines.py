@@ -24,6 +24,7 @@ from weight_templates.config import OptimOptions, RecipeOptions
 from weight_templates.constrained import constrain, materialize
 from weight_templates.data import normalize
 from weight_templates.errors import UserError
+from weight_templates.layouts import LAYOUTS, shapes
 from weight_templates.models import MAE, Classifier
 from weight_templates.models.mae import reconstruction_loss
 from weight_templates.tasks import masked
@@ -343,6 +344,20 @@ def test_tleg_by_hand():
         constrain(PLAIN, wt.Linear(rank=5, tleg=True), backbone.layout, key=jr.key(0))
 
 
+@pytest.mark.parametrize("heads", [3, 6, 9, 12])
+def test_waves_templates_are_whole_at_every_size(heads):
+    """At a quarter, a half, three quarters and all of the width, in every stack; and as many numbers as by halves."""
+    big = wt.ViTConfig(depth=12, heads=12, head_dim=16)
+    layout = LAYOUTS["components"]()
+    wave = baseline.METHODS["wave"].constraint()
+    for group, shape in shapes(layout, big).items():
+        small = shapes(layout, big.resized(heads=heads))[group]
+        factors = jax.eval_shape(lambda shape=shape: wave.init(shape, key=jr.key(0)))
+        count, rows, cols = factors.template["tiles"].shape
+        assert (small.rows % rows, small.cols % cols) == (0, 0), group
+        assert count * rows * cols == shape.slices // 6 * shape.rows * shape.cols // 4
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     path = tmp_path_factory.mktemp("source") / "bank.safetensors"
@@ -467,6 +482,7 @@ def test_mistakes(tmp_path, source, capsys):
         (["wave", teacher, *network, *FEW, "--optim.batch=8", "--fit.batch=8"], ["3 classes", "10"]),
         (["wave", "--depth=0", *network], ["--depth 0"]),
         (["wave", "--kronecker.tile", "999", "999", *network], ["999"]),
+        (["wave", "--parts=0", *network], ["--parts asks for 0"]),
         (["wave", "--fit.batch=0", *network], ["--fit.batch 0"]),
         (["fine", "--svd.rank=99999", *network], ["99999"]),
         (["scratch", "--model.heads=0"], ["model.heads is 0"]),

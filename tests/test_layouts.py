@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import weight_templates as wt
 from weight_templates import trees
-from weight_templates.constrained import Widths, expand, factoring, is_cheaper_factored
+from weight_templates.constrained import Widths, constrain, expand, factoring, is_cheaper_factored
 from weight_templates.errors import UserError
 from weight_templates.layouts import LAYOUTS, governed, shapes
 from weight_templates.models.mae import reconstruction_loss, with_encoder
@@ -210,6 +210,13 @@ def test_products_are_counted():
     assert enter.products == leave.products == layers * (width * 2 + 4 * 2 * 3 + 4 * 3 * width)
     assert is_cheaper_factored(made, 1000)
     assert not is_cheaper_factored(mae(PLAIN, key=jr.key(0)).encoder, 1000)  # ranks of a half
+    # ViT-B in small: so many tokens pay for the expansion, columns first, then rows, of 144 slices.
+    big = wt.ViTConfig(depth=12, head_dim=16, dress="plain")
+    network = eqx.filter_jit(constrain)(big, wt.Tucker(ranks=(24, 60, 60)), LAYOUTS["unified"](), key=jr.key(0))
+    applied, full, multiplied = 12 * (4 * 192 * 60 + 12 * 60 * 60 + 12 * 60 * 192), 144 * 192**2, 144 * 60 * 192 * 252
+    tokens = 0.4 * multiplied / (applied - 0.4 * full)
+    assert is_cheaper_factored(network, int(tokens))
+    assert not is_cheaper_factored(network, int(tokens) + 1)
     for family in ("none", "linear", "kronecker", "svd"):
         other = mae(PLAIN, family, key=jr.key(0)).encoder
         assert not is_cheaper_factored(other, 1000)

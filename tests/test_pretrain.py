@@ -198,6 +198,7 @@ def mistaken(capsys, *words):
         (["--decoder.heads=3"], ["3 decoder heads"]),
         (["--scaling.heads", "2", "5"], ["2 5", "4 heads"]),
         (["--scaling.execution=sliced", "--scaling.scope=scalers"], ["sliced", "scalers", "submodel"]),
+        (["--scaling.execution=sliced", "--constraint=none"], ["sliced", "--scaling.scope off", "submodel"]),
         (["--optim.microbatches=3"], ["3 micro-batches"]),
         (["--optim.base-lr=-1"], ["-1"]),
         (["--optim.warmup=40"], ["fraction"]),
@@ -358,7 +359,7 @@ def test_presets_start_where_they_say():
         assert config.preset == name
         config.model.check()
         config.decoder.check(config.model)
-        config.scaling.check(config.model)
+        config.scaling.check(config.model, config.constraint.family)
         config.optim.check()
     assert isinstance(paper.run, RunOptions)
     assert isinstance(paper.optim, OptimOptions)

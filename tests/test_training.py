@@ -23,7 +23,6 @@ from weight_templates.scaling import (
     drawn_widths,
     preparation,
     sample_widths,
-    scope_of,
     settled,
     sliced,
     widths_of,
@@ -160,6 +159,19 @@ def test_accumulation_changes_nothing():
     assert_trees_close(*results, rtol=1e-4, atol=1e-6)
 
 
+def test_accumulation_in_double_precision_is_in_double_precision():
+    """Sums of gradients, and the loss, are as precise as the model is."""
+    optimizer, results = optax.sgd(1.0), []
+    with jax.enable_x64(True):
+        ready = preparation(ScalingOptions(), PLAIN, "tucker", "float64")
+        for parts in (1, 2):
+            model = trees.cast(mae(PLAIN, key=jr.key(0)), jnp.float64)
+            state = init_state(model, masked.trainable(model), optimizer, False)
+            step = make_step(ready, masked.loss, optimizer, microbatches=parts)
+            results.append(step(state, images(8, jr.key(1)), jr.key(2)).trained)
+    assert_trees_close(*results, rtol=1e-12, atol=1e-13)
+
+
 def test_two_devices_give_the_result_of_one():
     assert len(jax.devices()) == 2
     results = []
@@ -249,9 +261,10 @@ def test_sliced_execution_leaves_what_masked_execution_leaves(config):
 
 
 def test_scaling_is_on_under_a_constraint_only():
-    assert scope_of(ScalingOptions(), "tucker") == "submodel"
-    assert scope_of(ScalingOptions(), "none") == "off"
-    assert scope_of(ScalingOptions(scope="submodel"), "none") == "submodel"
+    assert ScalingOptions().scope_for("tucker") == "submodel"
+    assert ScalingOptions().scope_for("none") == "off"
+    assert ScalingOptions(scope="submodel").scope_for("none") == "submodel"
+    assert ScalingOptions(execution="sliced").scope_for("none") == "off"  # how it is computed does not say what
 
 
 def test_widths_are_sliced_in_runs_long_enough():

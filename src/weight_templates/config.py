@@ -208,8 +208,13 @@ class ScalingOptions:
     compiled when it first is, which computes that width only; same losses and gradients; scope submodel only. auto:
     sliced where the run is long enough for that to pay: 500 steps for every pair of widths there is to draw."""
 
-    def check(self, vit: ViTConfig) -> None:
-        """Raises UserError if the width does not scale with the heads, or the widths are none of the model's."""
+    def scope_for(self, family: str) -> Scope:
+        """The scope in force: as given, else `submodel` under a constraint and `off` without one."""
+        return self.scope or ("off" if family == "none" else "submodel")
+
+    def check(self, vit: ViTConfig, family: Family) -> None:
+        """Raises UserError if the width does not scale with the heads, the widths are none of the model's, or there are no
+        narrower models to compute."""
         if vit.channels % vit.heads:
             raise UserError(
                 f"{vit.heads} heads do not divide a residual width of {vit.channels}; "
@@ -218,9 +223,10 @@ class ScalingOptions:
         if self.heads is not None and not (self.heads and all(1 <= n <= vit.heads for n in self.heads)):
             given = " ".join(map(str, self.heads))
             raise UserError(f"--scaling.heads {given} are not all between 1 and the model's {vit.heads} heads.")
-        if self.execution == "sliced" and self.scope in ("scalers", "off"):
+        scope = self.scope_for(family)
+        if self.execution == "sliced" and scope != "submodel":
             raise UserError(
-                f"--scaling.execution sliced computes narrower models, which --scaling.scope {self.scope} does not "
+                f"--scaling.execution sliced computes narrower models, which --scaling.scope {scope} does not "
                 "make; say --scaling.scope submodel, or --scaling.execution masked."
             )
 

@@ -33,7 +33,7 @@ from .nn import AbstractNorm
 
 WORTH = 0.4
 """Products with factors are small and bound by memory: a step at 0.92 of the multiplications took 1.27 times as long on a
-CPU, one at 0.4 took 0.95 (`benchmarks/pretrain_step.py`)."""
+CPU, one at 0.4 took 0.95; `benchmarks/growth.py` times both ways at several ranks."""
 
 
 class Widths(NamedTuple):
@@ -125,15 +125,24 @@ def is_cheaper_factored(constrained: Constrained, tokens: int) -> bool:
     out first, and the result.
 
     Counted from shapes, the mixing of slices left out, which both need. False where the family has no such form.
+
+    **Arguments:**
+
+    - `tokens`: of a step on one device, over all its micro-batches, since weights are multiplied out once a step.
     """
     if not _has_cores(constrained):
         return False
+    sizes = shapes(constrained.layout, constrained.config)
 
-    def apply(c: Constrained) -> tuple[Any, Any]:
-        return governed(expand(c, factored=True).blocks), governed(expand(c).blocks)
+    def apply(c: Constrained) -> tuple[Any, Any, Any]:
+        cores = [c.constraint.cores(factors, sizes[group]) for group, factors in c.factors.items()]
+        return cores, governed(expand(c, factored=True).blocks), governed(expand(c).blocks)
 
-    lazy, full = eqx.filter_eval_shape(apply, constrained)
-    multiplied = sum(leaf.core.size // leaf.core.shape[-1] * leaf.col.shape[-2] * leaf.col.shape[-1] for leaf in lazy)
+    cores, lazy, full = eqx.filter_eval_shape(apply, constrained)
+    multiplied = 0
+    for core, row, col in cores:
+        (slices, r2, r3), (rows, _), (cols, _) = core.shape, row.shape, col.shape
+        multiplied += slices * min(r2 * cols * (r3 + rows), r3 * rows * (r2 + cols))
     return sum(leaf.products for leaf in lazy) * tokens < WORTH * (trees.count(full) * tokens + multiplied)
 
 

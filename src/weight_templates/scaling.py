@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from . import trees
-from .config import ScalingOptions, Scope, ViTConfig
+from .config import ScalingOptions, ViTConfig
 from .constrained import Constrained, Widths, expand, materialize, select
 from .models import MAE
 from .models.mae import with_encoder
@@ -25,11 +25,6 @@ Step = Callable[[Any, Any, PRNGKeyArray], Any]
 Factoring = Callable[[Constrained], bool]
 
 
-def scope_of(options: ScalingOptions, family: str) -> Scope:
-    """The scope in force: as given, else `submodel` under a constraint and `off` without one."""
-    return options.scope or ("off" if family == "none" and options.execution != "sliced" else "submodel")
-
-
 USES = 500
 """Steps for each program from which sliced execution is taken to pay for compiling it: chosen, and not measured on a GPU."""
 
@@ -39,7 +34,7 @@ def settled(options: ScalingOptions, config: ViTConfig, family: str, steps: int)
     if options.execution != "auto":
         return options
     programs = len(widths_of(options, config)) ** (1 if options.coupled else 2)
-    sliced = scope_of(options, family) == "submodel" and steps >= USES * programs
+    sliced = options.scope_for(family) == "submodel" and steps >= USES * programs
     return dataclasses.replace(options, execution="sliced" if sliced else "masked")
 
 
@@ -75,7 +70,7 @@ def preparation(
 
     **Returns:** a function from the parameters, in float32, and the step's key to the model in `precision`.
     """
-    scope = scope_of(options, family)
+    scope = options.scope_for(family)
 
     def prepare(params: PyTree, key: PRNGKeyArray) -> PyTree:
         widths = None if scope == "off" else sample_widths(options, config, key=key)

@@ -9,10 +9,10 @@ scalers learn for some hundred steps by cross entropy; TLEG's follow from the de
 So that the three differ in nothing else, we depart from their sources. TLEG distils by KL alone, and lets norms and
 biases grow linearly too; here they are inherited from evenly spaced layers, mixed. FINE starts a target's diagonals at
 random, and has bases for a whole matrix rather than for its D x D slices, some ten times as many numbers. Where the
-sources known to us are silent: WAVE's templates are as high and wide as a quarter of the auxiliary network's width, so
-that its multiples are made of whole ones (`experiments/baseline.py`); scalers start as the auxiliary network's, the first layers' and the width's prefix; what
-no constraint governs (norms, biases, embeddings) is inherited likewise and frozen; TLEG, which has no rule for the width,
-takes its prefix; the head is new.
+sources known to us are silent: WAVE's templates are a quarter of a slice high and wide, so that multiples of a quarter
+of the width are made of whole ones; scalers start as the auxiliary network's, the first layers' and the width's prefix;
+what no constraint governs (norms, biases, embeddings) is inherited likewise and frozen; TLEG, which has no rule for the
+width, takes its prefix; the head is new.
 """
 
 from collections.abc import Callable

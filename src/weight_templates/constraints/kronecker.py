@@ -16,19 +16,21 @@ class Kronecker(AbstractConstraint):
     """
 
     templates: int | None = eqx.field(default=None, static=True)
-    """Number of templates; None: with tiles of half a slice slices / 6, and with others so many that they hold as many
-    numbers, which gives all families templates of equal size where these are whole numbers."""
+    """Number of templates; None: so many that they hold as many numbers as slices / 6 of half a slice, which gives all
+    families templates of equal size where that is a whole number."""
     tile: tuple[int, int] | None = eqx.field(default=None, static=True)
-    """Rows and columns of a template; None: half a slice's, rounded up."""
+    """Rows and columns of a template; None: those of a slice over `parts`, rounded up."""
+    parts: int = eqx.field(default=2, static=True)
 
     def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
-        rows, cols = (-(-shape.rows // 2), -(-shape.cols // 2)) if self.tile is None else self.tile
+        check_rank("--parts", self.parts, min(shape.rows, shape.cols), "the shorter side of a slice")
+        rows, cols = self.tile or (-(-shape.rows // self.parts), -(-shape.cols // self.parts))
         check_rank("--kronecker.tile", rows, shape.rows, "the number of rows")
         check_rank("--kronecker.tile", cols, shape.cols, "the number of columns")
         across, along = -(-shape.rows // rows), -(-shape.cols // cols)
         count = self.templates
         if count is None:
-            share = 4 if self.tile is None else shape.rows * shape.cols / (rows * cols)
+            share = self.parts**2 if self.tile is None else shape.rows * shape.cols / (rows * cols)
             count = max(1, int(shape.slices * share / 24))
         check_rank("--kronecker.templates", count, shape.slices * across * along, "the number of tiles")
         return {"tiles": weight_variance(shape) ** 0.5 * jr.normal(key, (count, rows, cols))}

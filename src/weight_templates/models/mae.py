@@ -98,8 +98,9 @@ class MAE(eqx.Module):
         hidden: Bool[Array, " patch"],
     ) -> Reconstruction:
         """The decoder's half of the work, from the encoder's tokens of the visible patches."""
-        target = patchify(image, self.encoder.config.patch)
         predicted = self.decoder(tokens, visible)
+        precision = jnp.promote_types(image.dtype, predicted.dtype)  # statistics and error are float32 or better
+        predicted, target = predicted.astype(precision), patchify(image.astype(precision), self.encoder.config.patch)
         if self.config.norm_pix:
             mean, deviation = patch_statistics(target)
             target = (target - mean) / deviation
@@ -132,7 +133,7 @@ def reconstruction_loss(made: Reconstruction) -> Float[Array, ""]:
     SWEET Eq. 1 sums over the pixels of a patch; this is that, divided by their number, as in MAE's own code: a
     constant, which AdamW does not see.
     """
-    error = jnp.square(made.predicted.astype(made.target.dtype) - made.target).mean(axis=-1)
+    error = jnp.square(made.predicted - made.target).mean(axis=-1)
     return jnp.sum(error * made.hidden) / jnp.sum(made.hidden)
 
 

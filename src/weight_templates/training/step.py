@@ -99,7 +99,10 @@ def make_step(
             return value_and_grad(model, batch, keys)
         # Strided parts: each has its share of every device's samples.
         parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), (batch, keys))
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), eqx.filter(model, eqx.is_inexact_array))
+        zero = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)),
+            eqx.filter(model, eqx.is_inexact_array),
+        )
 
         def add(total: Any, part: Any) -> tuple[Any, None]:
             value, grads = value_and_grad(model, *part)
