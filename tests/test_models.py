@@ -89,6 +89,28 @@ def numpy_vit(vit, image, visible=None):
     return norm(tokens, "norm")
 
 
+def test_the_backward_pass_keeps_products_in_the_precision_of_the_tokens(capsys):
+    """In half precision half as much, and no attention weights."""
+    config = dataclasses.replace(ENHANCED, depth=2)
+    tokens, hidden = config.patches + 1, 2 * 8 * (config.inner // 3)
+    kept = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        dynamic, static = eqx.partition(trees.cast(wt.ViT(config, key=jr.key(0)), dtype), eqx.is_array)
+
+        def total(arrays, static=static, dtype=dtype):
+            return eqx.combine(arrays, static)(jnp.zeros((16, 16, 3), dtype)).astype(jnp.float32).sum()
+
+        jax.ad_checkpoint.print_saved_residuals(total, dynamic)
+        kept[dtype] = capsys.readouterr().out
+    for rows in (3 * config.inner, config.channels, hidden):
+        assert f"bf16[2,{tokens},{rows}]" in kept[jnp.bfloat16]
+        assert f"f32[2,{tokens},{rows}]" not in kept[jnp.bfloat16].replace("bf16", "")
+        assert f"f32[2,{tokens},{rows}]" in kept[jnp.float32]
+    weights = f"f32[2,{config.heads},{tokens},{tokens}]"
+    assert weights in kept[jnp.float32]
+    assert weights not in kept[jnp.bfloat16]
+
+
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("some", [False, True])
 def test_vit_equals_numpy(config, some, key):

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from ..config import Dress, ViTConfig
 from ..nn import AbstractNorm, Attention, Gelu, LayerNorm, RMSNorm, SwiGlu, nested_sincos, project, rotary
-from ..nn.linear import glorot
+from ..nn.linear import PRODUCT, glorot
 
 
 def patchify(image: Shaped[Array, "h w c"], patch: int) -> Shaped[Array, "patch pixel"]:
@@ -170,7 +170,7 @@ def run(
 ) -> Float[Array, "token width"]:
     """Applies stacked blocks one after the other, in a loop: compile time does not grow with their number.
 
-    The backward pass keeps the products alone and computes what lies between them again, which takes less memory and, on a
+    The backward pass keeps the products alone, in the precision of the tokens, and computes what lies between them again, which takes less memory and, on a
     CPU, less time than keeping it. There the loop is `unrolled`, too: what a loop stores for its backward pass, and passes
     that read a layer's bias out of a stack, cost more time than the longer compilation (`benchmarks/breakdown.py`).
     """
@@ -179,7 +179,7 @@ def run(
     def one(x: Float[Array, "token width"], layer: tuple[Block, Float[Array, "2"] | None]) -> tuple[Array, None]:
         return eqx.combine(layer[0], rest)(x, angles, layer[1]), None
 
-    kept = jax.checkpoint(one, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=unrolled())
+    kept = jax.checkpoint(one, policy=jax.checkpoint_policies.save_only_these_names(PRODUCT), prevent_cse=unrolled())
     return jax.lax.scan(kept, tokens, (arrays, gates), unroll=unrolled())[0]
 
 

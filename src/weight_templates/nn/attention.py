@@ -2,9 +2,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .linear import glorot, narrow, widen
+from .linear import PRODUCT, glorot, narrow, widen
 from .position import rotate
 
 
@@ -53,6 +54,11 @@ def attend(
     """
     summed = jnp.promote_types(q.dtype, jnp.float32)
     logits = jnp.einsum("thc,khc->htk", q, k, preferred_element_type=summed) * q.shape[-1] ** -0.5
+    if (
+        summed == q.dtype
+    ):  # else they would be kept in twice the precision; computing them again is what fused attention does
+        logits = checkpoint_name(logits, PRODUCT)
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     mixed = jnp.einsum("htk,khc->thc", weights.astype(v.dtype), v, preferred_element_type=summed)
+    mixed = checkpoint_name(mixed, PRODUCT)
     return (mixed / weights.sum(-1).T[..., None]).astype(v.dtype)

@@ -3,7 +3,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
+
+
+PRODUCT = "product"
+"""What a backward pass may keep and what it computes again is told by this name: see `weight_templates.models.vit.run`."""
 
 
 @jax.named_scope("project")
@@ -11,7 +16,7 @@ def project(x: Float[Array, "*batch in"], weight: Float[Array, "out in"]) -> Flo
     """`x weightᵀ`, in the precision of `x`, summed in float32: what matrix units do best, on CPU and GPU alike."""
     summed = jnp.promote_types(x.dtype, jnp.float32)
     y = lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=summed)
-    return y.astype(x.dtype)
+    return checkpoint_name(y.astype(x.dtype), PRODUCT)
 
 
 class Factored(eqx.Module):
