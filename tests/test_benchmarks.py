@@ -1,0 +1,35 @@
+"""Benchmarks: what they count and how they time, worked by hand."""
+
+import equinox as eqx
+
+import weight_templates as wt
+from benchmarks import flops, growth
+from weight_templates.constrained import constrain
+from weight_templates.counting import count_mae
+from weight_templates.layouts import LAYOUTS
+
+from .helpers import CONSTRAINTS, ENHANCED
+
+
+def test_flops_of_a_step_have_attention_by_hand():
+    """Four patches, one of them visible: 2 tokens of 4 channels in the encoder, 5 of 8 in the decoder."""
+    vit, decoder = wt.ViTConfig(image=8, depth=1, heads=1, head_dim=4), wt.DecoderConfig(depth=1, width=8, heads=1)
+    attention = 2 * 2 * (2 * 2 * 4) + 2 * 2 * (5 * 5 * 8)
+    assert flops.of_step(vit, decoder, 7) == 3 * 7 * (count_mae(vit, decoder) + attention)
+
+
+def test_flops_of_expansion_by_hand(key):
+    """A core of 5 x 6 x 7 to 36 x 16 x 16: columns, rows, then slices; factored, slices alone. SwiGLU takes 15 rows of 16."""
+    tucker = eqx.filter_eval_shape(constrain, ENHANCED, CONSTRAINTS["tucker"], LAYOUTS["unified"](), key=key)
+    expansion = 2 * (5 * 6 * 7 * 16 + 5 * 6 * 16 * 16 + 36 * 5 * 16 * 16)
+    assert flops.of_expansion(tucker) == expansion
+    assert flops.of_expansion(tucker, factored=True) == 2 * 36 * 5 * 6 * 7
+    assert flops.of_constraint(tucker, 100, factored=False) == 3 * expansion
+    assert flops.of_weights(tucker, 100, factored=False) == expansion + 2 * 100 * 3 * (4 * 16 + 8 * 15) * 16
+
+
+def test_what_is_counted_follows_the_ranks():
+    points = growth.panels(64)["ranks"]
+    for line in ("tucker", "tucker, factored"):
+        assert growth.counted(line, points[24]) < growth.counted(line, points[192]), line
+    assert growth.chosen(points[24]) == "factored"
