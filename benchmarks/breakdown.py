@@ -1,17 +1,18 @@
-"""Where the time of a step goes: ours as XLA compiled it, and PyTorch's of the same shape, eager and compiled, by kind of work.
+"""Where the time of a step goes on a CPU: ours as XLA compiled it, and PyTorch's of the same shape, by kind of work.
 
     pip install -e '.[bench]'
     python benchmarks/breakdown.py
 
 traces some steps on one core, so that nothing runs beside anything else, and adds up what every operation took in its median
 step. Says also which share of the machine's matrix rate the products reach. The networks are those of
-`benchmarks/pretrain_step.py`.
+`benchmarks/pretrain_step.py`; PyTorch's is eager and, where there is a compiler for C++, compiled.
 """
 
 import dataclasses
 import glob
 import os
 import re
+import shutil
 import statistics
 import tempfile
 import time
@@ -66,7 +67,8 @@ def main(config: Config) -> None:
     vit, decoder = SIZES["small"]
     found = {family: traced(family, config) for family in config.families}
     found["torch"] = torch_traced(config, compiled=False)
-    found["torch, compiled"] = torch_traced(config, compiled=True)
+    if shutil.which("c++"):
+        found["torch, compiled"] = torch_traced(config, compiled=True)
     columns = " | ".join(f"{name}, ms | share" for name in found)
     print(f"| | {columns} |\n|---{'|---' * (2 * len(found))}|")
     for kind in KINDS:

@@ -1,9 +1,11 @@
 """Benchmarks: what they count and how they time, worked by hand."""
 
+import subprocess
+
 import equinox as eqx
 
 import weight_templates as wt
-from benchmarks import flops, growth
+from benchmarks import flops, growth, performance
 from weight_templates.constrained import constrain
 from weight_templates.counting import count_mae
 from weight_templates.layouts import LAYOUTS
@@ -33,3 +35,20 @@ def test_what_is_counted_follows_the_ranks():
     for line in ("tucker", "tucker, factored"):
         assert growth.counted(line, points[24]) < growth.counted(line, points[192]), line
     assert growth.chosen(points[24]) == "factored"
+
+
+def test_a_quick_page_leaves_the_results_alone_and_names_its_commands(monkeypatch, tmp_path):
+    monkeypatch.setattr(performance.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr(performance, "ROOT", tmp_path / "nowhere")
+    run = []
+    monkeypatch.setattr(
+        performance.subprocess,
+        "run",
+        lambda command, **rest: run.append(command) or subprocess.CompletedProcess(command, 0, "| a table |\n"),
+    )
+    performance.main(performance.Config(quick=True))
+    page = (tmp_path / "performance.md").read_text()
+    assert f"`python benchmarks/growth.py --picture={tmp_path}/growth.png --rounds=2 --batch=2`" in page
+    assert "`python benchmarks/memory.py --batches=2`" in page
+    assert not (tmp_path / "nowhere").exists()
+    assert len(run) == 1 + len(performance.PARTS)
