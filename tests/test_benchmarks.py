@@ -3,9 +3,11 @@
 import subprocess
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 
 import weight_templates as wt
-from benchmarks import flops, growth, performance
+from benchmarks import flops, growth, memory, performance, startup
 from weight_templates.constrained import constrain
 from weight_templates.counting import count_mae
 from weight_templates.layouts import LAYOUTS
@@ -52,3 +54,23 @@ def test_a_quick_page_leaves_the_results_alone_and_names_its_commands(monkeypatc
     assert "`python benchmarks/memory.py --batches=2`" in page
     assert not (tmp_path / "nowhere").exists()
     assert len(run) == 1 + len(performance.PARTS)
+
+
+def test_peak_memory_by_hand():
+    """Two arguments and two results of 4 kB, one pair of them in the same place."""
+
+    def program(x, y):
+        return x + 1, x * y
+
+    x = jnp.ones(1024)
+    planned = jax.jit(program, donate_argnums=0).lower(x, x).compile().memory_analysis()
+    kept = memory.peak(planned) - planned.temp_size_in_bytes
+    assert 3 * 4096 <= kept < 3 * 4096 + 100  # XLA adds a pointer for each result
+
+
+def test_a_timed_start_is_a_users(monkeypatch):
+    """The command starts itself again with its allocator tuned, and finds no programs compiled before."""
+    monkeypatch.setenv("GLIBC_TUNABLES", "as cli.run leaves it")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "likewise")
+    assert not {"GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR"} & startup.fresh("elsewhere").keys()
+    assert startup.fresh("elsewhere")["XDG_CACHE_HOME"] == "elsewhere"
