@@ -37,6 +37,8 @@ def main(config: Config) -> None:
     """Prints a table in Markdown."""
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
+    if config.batch < 1:
+        raise UserError(f"--batch {config.batch} has no images; give at least 1.")
     import equinox as eqx
     import jax
     import jax.numpy as jnp

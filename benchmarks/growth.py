@@ -64,6 +64,8 @@ def main(config: Config) -> None:
     """Prints two tables in Markdown, and draws the first."""
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
+    if config.batch < 1:
+        raise UserError(f"--batch {config.batch} has no images; give at least 1.")
     from benchmarks.interleave import timing, turns
 
     rows, took = [], {}

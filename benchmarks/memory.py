@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from weight_templates import cli
 from weight_templates.config import DecoderConfig, Family, ScalingOptions, ViTConfig
+from weight_templates.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ SLICED = ScalingOptions(coupled=True, execution="sliced", heads=(6,))
 
 def main(config: Config) -> None:
     """Prints a table in Markdown."""
+    if not config.batches or not config.precisions or min(config.batches) < 1:
+        raise UserError("--batches and --precisions need at least one value each, and no batch below 1.")
     import equinox as eqx
     import jax
     import jax.random as jr

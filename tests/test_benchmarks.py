@@ -5,14 +5,25 @@ import subprocess
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import pytest
 
 import weight_templates as wt
-from benchmarks import flops, growth, memory, performance, startup
+from benchmarks import (
+    expansion,
+    flops,
+    growth,
+    initialize,
+    memory,
+    performance,
+    pipeline,
+    pretrain_step,
+    startup,
+)
 from weight_templates.constrained import constrain
 from weight_templates.counting import count_mae
 from weight_templates.layouts import LAYOUTS
 
-from .helpers import CONSTRAINTS, ENHANCED
+from .helpers import CONSTRAINTS, ENHANCED, refused
 
 
 def test_flops_of_a_step_have_attention_by_hand():
@@ -74,3 +85,23 @@ def test_a_timed_start_is_a_users(monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "likewise")
     assert not {"GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR"} & startup.fresh("elsewhere").keys()
     assert startup.fresh("elsewhere")["XDG_CACHE_HOME"] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "mistake"),
+    [
+        (expansion, {"batch": 0}),
+        (growth, {"batch": 0}),
+        (initialize, {"batch": 0}),
+        (initialize, {"heads": (3, 0)}),
+        (memory, {"batches": (-1,)}),
+        (memory, {"batches": ()}),
+        (pipeline, {"batch": 0}),
+        (pipeline, {"size": 0}),
+        (pretrain_step, {"batches": (64, 0)}),
+    ],
+    ids=lambda x: "" if isinstance(x, dict) else x.__name__,
+)
+def test_mistakes_are_one_sentence(benchmark, mistake, capsys):
+    said = refused(capsys, lambda: benchmark.main(benchmark.Config(**mistake)))
+    assert all(f"--{name}" in said for name in mistake)
