@@ -55,5 +55,5 @@ def turns(
 def timing(own: Sequence[float], reference: Sequence[float]) -> Timing:
     """What the seconds of one task's turns say, against those of another in the same turns."""
     ratios = sorted(a / b for a, b in zip(own, reference, strict=True))
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else (ratios[0],) * 3
     return Timing(statistics.median(own), statistics.median(ratios), (low, high), min(own) / min(reference))

@@ -3,12 +3,13 @@
     pip install -e '.[bench]'
     python benchmarks/pretrain_step.py > docs/results/pretrain-step.md
 
-prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns and the ratio of the fastest ones. A step is
-forward, backward and AdamW on images that are already in memory. `torch` is a plain masked auto-encoder with fused
-attention (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with biases, 2-D RoPE, the same
-sizes; compiled, where there is a compiler for C++. `none` and `torch` do the same arithmetic. Families are at full width
-(`scaling.scope off`); `tucker` also with the random widths of pre-training under masks, and sliced to them: the mean over
-one step at every width from a quarter of the heads on, and some widths alone. See `benchmarks/README.md`.
+prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns and the ratio of
+the fastest ones. A step is forward, backward and AdamW on images that are already in memory. `torch` is a plain masked
+auto-encoder with fused attention (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with
+biases, 2-D RoPE, the same sizes; compiled, where there is a compiler for C++. `none` and `torch` do the same arithmetic in
+float32; in bfloat16 PyTorch keeps more in float32 than we do. Families are at full width (`scaling.scope off`); `tucker` also
+with the random widths of pre-training under masks, and sliced to coupled ones: the mean over one step at every width from a
+quarter of the heads on, and some widths alone. See `benchmarks/README.md`.
 """
 
 import dataclasses
@@ -52,8 +53,8 @@ SIZES = {
 
 def main(config: Config) -> None:
     """Prints a table in Markdown."""
-    if not config.batches or not config.precisions:
-        raise UserError("--batches and --precisions need at least one value each.")
+    if not config.batches or not config.precisions or min(config.batches) < 1:
+        raise UserError("--batches and --precisions need at least one value each, and no batch below 1.")
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
     vit, decoder = SIZES[config.preset]

@@ -13,6 +13,7 @@ from benchmarks import (
     flops,
     growth,
     initialize,
+    interleave,
     memory,
     performance,
     pipeline,
@@ -105,3 +106,7 @@ def test_a_timed_start_is_a_users(monkeypatch):
 def test_mistakes_are_one_sentence(benchmark, mistake, capsys):
     said = refused(capsys, lambda: benchmark.main(benchmark.Config(**mistake)))
     assert all(f"--{name}" in said for name in mistake)
+
+
+def test_quartiles_stay_within_the_turns():
+    assert interleave.timing([1.0, 1.2], [1.0, 1.0]).spread == pytest.approx((1.05, 1.15))
