@@ -15,8 +15,6 @@ import re
 import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
 
 from weight_templates import cli
@@ -61,6 +59,7 @@ def main(config: Config) -> None:
         raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
     torch.set_num_threads(1)
 
+    from benchmarks.flops import matrix_rate
     from benchmarks.pretrain_step import SIZES
     from weight_templates.counting import count_mae
 
@@ -75,29 +74,12 @@ def main(config: Config) -> None:
         cells = [f"{1e3 * spent[kind]:.0f} | {spent[kind] / sum(spent.values()):.0%}" for spent in found.values()]
         print(f"| {kind} | {' | '.join(cells)} |")
     print(f"| sum | {' | '.join(f'{1e3 * sum(spent.values()):.0f} | 100%' for spent in found.values())} |")
-    flops, rate = 3 * count_mae(vit, decoder) * config.batch, matrix_rate()
+    flops, rate = 3 * count_mae(vit, decoder) * config.batch, matrix_rate(1536, "float32")
     reached = [
         f"{flops / spent['products'] / rate:.0%} | {flops / sum(spent.values()) / rate:.0%}" for spent in found.values()
     ]
     print(f"| of the matrix rate: the products, the whole step | {' | '.join(reached)} |")
     print(f"\nMatrix rate, 1536 by 1536, float32, one core: {rate / 1e9:.0f} GFLOP/s.")
-
-
-def matrix_rate() -> float:
-    """FLOPs a second of a large product, the best of several."""
-    import jax
-    import jax.numpy as jnp
-
-    x, side = jnp.ones((1536, 1536)), 1536
-    multiply = jax.jit(jnp.matmul)
-    return 2 * side**3 / min(timed(lambda: jax.block_until_ready(multiply(x, x))) for _ in range(9))
-
-
-def timed(task: Callable[[], Any]) -> float:
-    """Seconds that a task takes."""
-    start = time.perf_counter()
-    task()
-    return time.perf_counter() - start
 
 
 def traced(family: Family, config: Config) -> dict[str, float]:

@@ -1,9 +1,13 @@
-"""How many floating-point operations there are in a step."""
+"""How many floating-point operations there are in a step, and how many the machine does in a second."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import jax.random as jr
 
 from weight_templates import trees
 from weight_templates.config import DecoderConfig, ViTConfig
@@ -46,3 +50,26 @@ def of_expansion(constrained: Constrained, factored: bool = False) -> int:
 def tokens(vit: ViTConfig, decoder: DecoderConfig) -> int:
     """Tokens of an image in the encoder: the visible patches and the class token."""
     return int(vit.patches * (1 - decoder.mask_ratio)) + 1
+
+
+def product(side: int, precision: str) -> tuple[Callable[[], None], int]:
+    """A function that multiplies two square matrices and waits, and the FLOPs of that."""
+    x = jr.normal(jr.key(0), (side, side), precision)
+    multiply = jax.jit(jnp.matmul)
+
+    def run() -> None:
+        jax.block_until_ready(multiply(x, x))
+
+    return run, 2 * side**3
+
+
+def matrix_rate(side: int, precision: str) -> float:
+    """FLOPs a second of a large product, the best of several."""
+    run, count = product(side, precision)
+    run()
+    took = []
+    for _ in range(9):
+        start = time.perf_counter()
+        run()
+        took.append(time.perf_counter() - start)
+    return count / min(took)
