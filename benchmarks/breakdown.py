@@ -24,7 +24,7 @@ from weight_templates.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Tell where the time of a step goes, on one core."""
+    """Tell where the time of a step goes, on one core of a CPU."""
 
     batch: int = 64
     """Images a step."""

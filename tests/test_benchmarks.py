@@ -110,3 +110,28 @@ def test_mistakes_are_one_sentence(benchmark, mistake, capsys):
 
 def test_quartiles_stay_within_the_turns():
     assert interleave.timing([1.0, 1.2], [1.0, 1.0]).spread == pytest.approx((1.05, 1.15))
+
+
+def test_a_gpu_that_is_not_there(capsys, monkeypatch):
+    pytest.importorskip("torch")
+    for name in ("JAX_PLATFORMS", "XLA_PYTHON_CLIENT_PREALLOCATE"):  # both are put back afterwards
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    said = refused(capsys, lambda: pretrain_step.main(pretrain_step.Config(device="gpu")))
+    assert "say --device cpu" in said
+
+
+def test_torch_is_all_on_one_device():
+    """A model without memory takes a batch without memory, and nothing of it lies elsewhere."""
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_mae
+
+    model = torch_mae.MAE(*pretrain_step.SIZES["tiny"]).to("meta")
+    made = model(torch.zeros(2, 32, 32, 3, device="meta"))
+    assert made.device.type == "meta"
+    assert {"near", "far", "pixels"} == dict(model.named_buffers()).keys()
+
+
+def test_peaks_of_a_device_by_hand():
+    assert pretrain_step.at_most((1 * 10**9, 2 * 10**9), (3 * 10**9, 6 * 10**9)) == "5.0"
+    assert pretrain_step.at_most((1 * 10**9, 6 * 10**9), (3 * 10**9, 6 * 10**9)) == "at most 5.0"
