@@ -1,21 +1,20 @@
-"""Where the time of a step goes: ours as XLA compiled it, and PyTorch's of the same shape, eager and compiled, by kind of work.
+"""Where the time of a step goes on a CPU: ours as XLA compiled it, and PyTorch's of the same shape, by kind of work.
 
     pip install -e '.[bench]'
     python benchmarks/breakdown.py
 
 traces some steps on one core, so that nothing runs beside anything else, and adds up what every operation took in its median
 step. Says also which share of the machine's matrix rate the products reach. The networks are those of
-`benchmarks/pretrain_step.py`.
+`benchmarks/pretrain_step.py`; PyTorch's is eager and, where there is a compiler for C++, compiled.
 """
 
 import dataclasses
 import glob
 import os
 import re
+import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
 
 from weight_templates import cli
@@ -25,7 +24,7 @@ from weight_templates.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Tell where the time of a step goes, on one core."""
+    """Tell where the time of a step goes, on one core of a CPU."""
 
     batch: int = 64
     """Images a step."""
@@ -60,42 +59,27 @@ def main(config: Config) -> None:
         raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
     torch.set_num_threads(1)
 
+    from benchmarks.flops import matrix_rate
     from benchmarks.pretrain_step import SIZES
     from weight_templates.counting import count_mae
 
     vit, decoder = SIZES["small"]
     found = {family: traced(family, config) for family in config.families}
     found["torch"] = torch_traced(config, compiled=False)
-    found["torch, compiled"] = torch_traced(config, compiled=True)
+    if shutil.which("c++"):
+        found["torch, compiled"] = torch_traced(config, compiled=True)
     columns = " | ".join(f"{name}, ms | share" for name in found)
     print(f"| | {columns} |\n|---{'|---' * (2 * len(found))}|")
     for kind in KINDS:
         cells = [f"{1e3 * spent[kind]:.0f} | {spent[kind] / sum(spent.values()):.0%}" for spent in found.values()]
         print(f"| {kind} | {' | '.join(cells)} |")
     print(f"| sum | {' | '.join(f'{1e3 * sum(spent.values()):.0f} | 100%' for spent in found.values())} |")
-    flops, rate = 3 * count_mae(vit, decoder) * config.batch, matrix_rate()
+    flops, rate = 3 * count_mae(vit, decoder) * config.batch, matrix_rate(1536, "float32")
     reached = [
         f"{flops / spent['products'] / rate:.0%} | {flops / sum(spent.values()) / rate:.0%}" for spent in found.values()
     ]
     print(f"| of the matrix rate: the products, the whole step | {' | '.join(reached)} |")
     print(f"\nMatrix rate, 1536 by 1536, float32, one core: {rate / 1e9:.0f} GFLOP/s.")
-
-
-def matrix_rate() -> float:
-    """FLOPs a second of a large product, the best of several."""
-    import jax
-    import jax.numpy as jnp
-
-    x, side = jnp.ones((1536, 1536)), 1536
-    multiply = jax.jit(jnp.matmul)
-    return 2 * side**3 / min(timed(lambda: jax.block_until_ready(multiply(x, x))) for _ in range(9))
-
-
-def timed(task: Callable[[], Any]) -> float:
-    """Seconds that a task takes."""
-    start = time.perf_counter()
-    task()
-    return time.perf_counter() - start
 
 
 def traced(family: Family, config: Config) -> dict[str, float]:

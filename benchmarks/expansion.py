@@ -37,41 +37,40 @@ def main(config: Config) -> None:
     """Prints a table in Markdown."""
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
+    if config.batch < 1:
+        raise UserError(f"--batch {config.batch} has no images; give at least 1.")
     import equinox as eqx
     import jax
-    import jax.numpy as jnp
     import jax.random as jr
 
+    from benchmarks import flops
     from benchmarks.interleave import compare
     from weight_templates.constrained import constrain, expand
     from weight_templates.constraints import FAMILIES
-    from weight_templates.counting import count_mae
     from weight_templates.layouts import LAYOUTS
 
-    side = 1536
-    x = jr.normal(jr.key(0), (side, side))
-    multiply = jax.jit(jnp.matmul)
+    multiply, reference = flops.product(1536, "float32")
     print(
         "| network | family | GFLOPs | ms | of the matrix rate (quartiles) | of a step's FLOPs |\n|---|---|---|---|---|---|"
     )
     for name, (vit, decoder) in NETWORKS.items():
-        tasks: dict[str, Any] = {"matrix product": lambda: jax.block_until_ready(multiply(x, x))}
-        flops = {}
+        tasks: dict[str, Any] = {"matrix product": multiply}
+        counts = {}
         for family, constraint in FAMILIES.items():
             if family == "none":
                 continue
             model = eqx.filter_jit(constrain)(vit, constraint(), LAYOUTS["unified"](), key=jr.key(0))
             dynamic, static = eqx.partition(model, eqx.is_array)
             run = jax.jit(lambda d, static=static: eqx.filter(expand(eqx.combine(d, static)), eqx.is_array))
-            flops[family] = run.lower(dynamic).compile().cost_analysis()["flops"]  # pyright: ignore[reportOptionalSubscript]
+            counts[family] = flops.of_expansion(model)
             tasks[family] = lambda run=run, dynamic=dynamic: jax.block_until_ready(run(dynamic))
-        step = 3 * count_mae(vit, decoder) * config.batch
+        step = flops.of_step(vit, decoder, config.batch)
         for family, t in compare(tasks, "matrix product", config.rounds).items():
-            if family in flops:
-                share = [flops[family] / (2 * side**3) / ratio for ratio in (t.ratio, *t.spread[::-1])]
+            if family in counts:
+                share = [counts[family] / reference / ratio for ratio in (t.ratio, *t.spread[::-1])]
                 print(
-                    f"| {name} | {family} | {flops[family] / 1e9:.2f} | {1e3 * t.seconds:.1f} | "
-                    f"{share[0]:.0%} ({share[1]:.0%} to {share[2]:.0%}) | {3 * flops[family] / step:.2%} |",
+                    f"| {name} | {family} | {counts[family] / 1e9:.2f} | {1e3 * t.seconds:.1f} | "
+                    f"{share[0]:.0%} ({share[1]:.0%} to {share[2]:.0%}) | {3 * counts[family] / step:.2%} |",
                     flush=True,
                 )
 

@@ -43,6 +43,10 @@ def main(config: Config) -> None:
     """Prints the tables."""
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
+    if config.batch < 1:
+        raise UserError(f"--batch {config.batch} has no images; give at least 1.")
+    if not config.depths or not config.heads or min(*config.depths, *config.heads) < 1:
+        raise UserError("--depths and --heads need at least one value each, none below 1.")
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 
     import jax

@@ -27,9 +27,17 @@ class Timing(NamedTuple):
 def compare(
     tasks: dict[str, Callable[[], None]], reference: str, rounds: int, units: Mapping[str, int] | None = None
 ) -> dict[str, Timing]:
+    """How long every task takes, against one of them; see `turns`."""
+    times = turns(tasks, rounds, units)
+    return {name: timing(own, times[reference]) for name, own in times.items()}
+
+
+def turns(
+    tasks: dict[str, Callable[[], None]], rounds: int, units: Mapping[str, int] | None = None
+) -> dict[str, list[float]]:
     """Runs every task once to warm up, then all of them in turn, `rounds` times; each must wait for its own result.
 
-    `units` says how much a task does in one call, where that is not 1; times are of one unit.
+    `units` says how much a task does in one call, where that is not 1; the seconds returned are of one unit.
     """
     units = units or {}
     for task in tasks.values():
@@ -41,10 +49,11 @@ def compare(
             start = time.perf_counter()
             tasks[name]()
             times[name].append((time.perf_counter() - start) / units.get(name, 1))
-    return {name: _timing(own, times[reference]) for name, own in times.items()}
+    return times
 
 
-def _timing(own: Sequence[float], reference: Sequence[float]) -> Timing:
+def timing(own: Sequence[float], reference: Sequence[float]) -> Timing:
+    """What the seconds of one task's turns say, against those of another in the same turns."""
     ratios = sorted(a / b for a, b in zip(own, reference, strict=True))
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else (ratios[0],) * 3
     return Timing(statistics.median(own), statistics.median(ratios), (low, high), min(own) / min(reference))

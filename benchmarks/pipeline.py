@@ -41,6 +41,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Prints a table in Markdown."""
+    if min(config.batch, config.side, config.size) < 1:
+        raise UserError("--batch, --side and --size need to be at least 1.")
     if config.rounds < 2 or config.batch > config.images // 2:
         raise UserError("--rounds must be at least 2, and --images at least twice --batch.")
     import jax

@@ -3,19 +3,29 @@
     pip install -e '.[bench]'
     python benchmarks/pretrain_step.py > docs/results/pretrain-step.md
 
-prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns and the ratio of the fastest ones. A step is
-forward, backward and AdamW on images that are already in memory. `torch` is a plain masked auto-encoder with fused
-attention (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with biases, 2-D RoPE, the same
-sizes; compiled, where there is a compiler for C++. `none` and `torch` do the same arithmetic. Families are at full width
-(`scaling.scope off`); `tucker` also with the random widths of pre-training under masks, and sliced to them: the mean over
-one step at every width from a quarter of the heads on, and some widths alone. See `benchmarks/README.md`.
+prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns and the ratio of
+the fastest ones. A step is forward, backward and AdamW on images that are already in memory. `torch` is a plain masked
+auto-encoder with fused attention (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with
+biases, 2-D RoPE, the same sizes; compiled, where there is a compiler for C++. `none` and `torch` do the same arithmetic in
+float32; in bfloat16 PyTorch keeps more in float32 than we do. Families are at full width (`scaling.scope off`); `tucker` also
+with the random widths of pre-training under masks, and sliced to coupled ones: the mean over one step at every width from a
+quarter of the heads on, and some widths alone. See `benchmarks/README.md`.
+
+    python benchmarks/pretrain_step.py --preset paper --device gpu
+
+is of ViT-B/16 at 224 px in bfloat16, on a GPU. A second table then says which share of the device's matrix rate, an 8192-square
+product timed in the same process, the products of an unconstrained step reach in the time of each, and what each holds of
+the device's memory at most.
 """
 
 import dataclasses
+import functools
+import itertools
 import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from typing import Literal
 
 from weight_templates import cli
@@ -27,8 +37,10 @@ from weight_templates.errors import UserError
 class Config:
     """Time a step of pre-training against PyTorch and against no constraint."""
 
-    preset: Literal["small", "tiny"] = "small"
-    """Sizes: ViT-B in small (12 layers, 12 heads of 16 channels), or 6 layers of half that width."""
+    preset: Literal["small", "tiny", "paper"] = "small"
+    """Sizes: ViT-B in small (12 layers, 12 heads of 16 channels), 6 layers of half that width, or ViT-B/16 at 224 px."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where all steps run."""
     batches: tuple[int, ...] = (64, 256)
     """Images a step."""
     rounds: int = 9
@@ -47,21 +59,30 @@ SLICED = ScalingOptions(coupled=True, execution="sliced")
 SIZES = {
     "small": (ViTConfig(depth=12, head_dim=16), DecoderConfig(depth=2, width=96, heads=6)),
     "tiny": (ViTConfig(depth=6, head_dim=8), DecoderConfig(depth=1, width=64, heads=4)),
+    "paper": (
+        ViTConfig(image=224, patch=16, depth=12, heads=12, head_dim=64),
+        DecoderConfig(depth=8, width=512, heads=16),
+    ),
 }
 
 
 def main(config: Config) -> None:
     """Prints a table in Markdown."""
-    if not config.batches or not config.precisions:
-        raise UserError("--batches and --precisions need at least one value each.")
+    if not config.batches or not config.precisions or min(config.batches) < 1:
+        raise UserError("--batches and --precisions need at least one value each, and no batch below 1.")
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
     vit, decoder = SIZES[config.preset]
     if not all(1 <= n <= vit.heads for n in config.widths):
         raise UserError(f"--widths need to be between 1 and {vit.heads}, the heads of the network.")
-    os.environ["JAX_PLATFORMS"] = "cpu"  # where PyTorch's step runs, too
+    if config.device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"  # where PyTorch's step runs, too
+    else:
+        os.environ.pop("JAX_PLATFORMS", None)
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leave PyTorch its share of the memory
     import jax
 
+    from benchmarks import flops
     from benchmarks.interleave import compare
     from benchmarks.steps import our_step
     from weight_templates.scaling import widths_of
@@ -72,50 +93,87 @@ def main(config: Config) -> None:
         from benchmarks.torch_mae import torch_step
     except ImportError:
         raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
+    on_gpu = config.device == "gpu"
+    if on_gpu and not (jax.default_backend() == "gpu" and torch.cuda.is_available()):
+        raise UserError(
+            "--device gpu needs a GPU that both JAX and PyTorch see; install JAX with the extra cuda12 or cuda13 and PyTorch "
+            "for CUDA, or say --device cpu."
+        )
+    place = jax.devices()[0].device_kind if on_gpu else f"{os.cpu_count()} cores, {platform.machine()}"
 
     print(
         f"# A step of pre-training, against PyTorch\n\nMade by `python {' '.join(sys.argv)}` "
         f"(see that file and `benchmarks/README.md`): {vit.depth} layers of width {vit.channels}, {vit.heads} heads, "
         f"{vit.image} px in patches of {vit.patch}, decoder {decoder.depth} x {decoder.width}. JAX {jax.__version__}, PyTorch "
-        f"{torch.__version__}, {os.cpu_count()} cores, {platform.machine()}.\n"
+        f"{torch.__version__}, {place}.\n"
     )
     print("| batch | precision | step | ms | images/s | time / none (quartiles), fastest |\n|---|---|---|---|---|---|")
-    for batch in config.batches:
-        for precision in config.precisions:
-            tasks = {
-                "none": our_step("none", vit, decoder, batch, precision=precision),
-                **{
-                    f"{family}, full width": our_step(
-                        family, vit, decoder, batch, scaled=ScalingOptions("off"), precision=precision
-                    )
-                    for family in config.families
-                },
-                "tucker, masked widths": our_step("tucker", vit, decoder, batch, precision=precision),
-                "tucker, sliced widths": our_step("tucker", vit, decoder, batch, scaled=SLICED, precision=precision),
-                **{
-                    f"tucker, sliced to {n} heads": our_step(
-                        "tucker",
-                        vit,
-                        decoder,
-                        batch,
-                        scaled=dataclasses.replace(SLICED, heads=(n,)),
-                        precision=precision,
-                    )
-                    for n in config.widths
-                },
-                "torch": torch_step(vit, decoder, batch, precision),
-            }
-            if config.compiled and shutil.which("c++"):
-                tasks["torch, compiled"] = torch_step(vit, decoder, batch, precision, compiled=True)
-            for name, t in compare(
-                tasks, "none", config.rounds, {"tucker, sliced widths": len(widths_of(SLICED, vit))}
-            ).items():
-                print(
-                    f"| {batch} | {precision} | {name} | {1e3 * t.seconds:.0f} | {batch / t.seconds:,.0f} | "
-                    f"{t.words} |",
-                    flush=True,
+    reached = []
+    for batch, precision in itertools.product(config.batches, config.precisions):
+        ours = functools.partial(our_step, vit=vit, decoder=decoder, batch=batch, precision=precision)
+        theirs = functools.partial(torch_step, vit, decoder, batch, precision, device="cuda" if on_gpu else "cpu")
+        full = ScalingOptions("off")
+        makers: dict[str, Callable[[], Callable[[], None]]] = {
+            "none": functools.partial(ours, "none"),
+            **{f"{family}, full width": functools.partial(ours, family, scaled=full) for family in config.families},
+            "tucker, masked widths": functools.partial(ours, "tucker"),
+            "tucker, sliced widths": functools.partial(ours, "tucker", scaled=SLICED),
+            **{
+                f"tucker, sliced to {n} heads": functools.partial(
+                    ours, "tucker", scaled=dataclasses.replace(SLICED, heads=(n,))
                 )
+                for n in config.widths
+            },
+            "torch": theirs,
+        }
+        if config.compiled and shutil.which("c++"):
+            makers["torch, compiled"] = functools.partial(theirs, compiled=True)
+        tasks, held = {}, {}
+        for name, make in makers.items():
+            before = memory(name) if on_gpu else None
+            tasks[name] = make()
+            if before:
+                tasks[name]()
+                tasks[name]()  # PyTorch has its moments from the end of the first step on
+                held[name] = at_most(before, memory(name))
+        rate = flops.matrix_rate(8192, precision) if on_gpu else 0
+        units = {"tucker, sliced widths": len(widths_of(SLICED, vit))}
+        for name, t in compare(tasks, "none", config.rounds, units).items():
+            print(
+                f"| {batch} | {precision} | {name} | {1e3 * t.seconds:.0f} | {batch / t.seconds:,.0f} | {t.words} |",
+                flush=True,
+            )
+            if on_gpu:
+                share = f"{flops.of_step(vit, decoder, batch) / t.seconds / rate:.0%}"
+                reached.append(
+                    f"| {batch} | {precision} | {name} | {'' if 'sliced' in name else share} | {held[name]} |"
+                )
+    if on_gpu:
+        print("\n| batch | precision | step | of the matrix rate | peak memory, GB |\n|---|---|---|---|---|")
+        print("\n".join(reached))
+
+
+def memory(name: str) -> tuple[int, int]:
+    """Bytes of a GPU in use by the framework of the step of that name, and the most that were."""
+    if name.startswith("torch"):
+        import torch
+
+        return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+    import jax
+
+    found = jax.devices()[0].memory_stats()
+    return found["bytes_in_use"], found["peak_bytes_in_use"]
+
+
+def at_most(before: tuple[int, int], after: tuple[int, int]) -> str:
+    """What a step took, in GB, from `memory` before it was made and after it ran; a bound where an earlier one took more.
+
+    JAX cannot forget a peak.
+    """
+    took = f"{(after[1] - before[0]) / 1e9:.1f}"
+    return took if after[1] > before[1] else f"at most {took}"
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse({"small": Config(), "tiny": Config(preset="tiny")})))
+    paper = Config(preset="paper", batches=(256,), precisions=("bfloat16",))
+    cli.run(lambda: main(cli.parse({"small": Config(), "tiny": Config(preset="tiny"), "paper": paper})))

@@ -48,6 +48,10 @@ def rotations(grid: int, head_dim: int) -> tuple[Tensor, Tensor]:
 
 
 class MAE(nn.Module):
+    near: Tensor
+    far: Tensor
+    pixels: Tensor
+
     def __init__(self, vit: ViTConfig, dec: DecoderConfig):
         super().__init__()
         self.vit, self.dec, pixels = vit, dec, 3 * vit.patch**2
@@ -57,19 +61,24 @@ class MAE(nn.Module):
         self.bridge, self.mask = nn.Linear(vit.channels, dec.width), nn.Parameter(torch.zeros(dec.width))
         self.decoder = nn.ModuleList(Block(dec.width, dec.heads, dec.width // dec.heads) for _ in range(dec.depth))
         self.last, self.predict = nn.RMSNorm(dec.width, eps=1e-6), nn.Linear(dec.width, pixels)
-        self.near = rotations(vit.grid, vit.head_dim)
-        self.far = rotations(vit.grid, dec.width // dec.heads)
+        tables = {
+            "near": torch.stack(rotations(vit.grid, vit.head_dim)),
+            "far": torch.stack(rotations(vit.grid, dec.width // dec.heads)),
+            "pixels": torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]),
+        }
+        for name, table in tables.items():  # which go where the model goes
+            self.register_buffer(name, table, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         b, p, g = len(images), self.vit.patch, self.vit.grid
-        mean, std = images.new_tensor([0.485, 0.456, 0.406]), images.new_tensor([0.229, 0.224, 0.225])
+        mean, std = self.pixels
         images = (images / 255 - mean) / std
         patches = images.view(b, g, p, g, p, 3).transpose(2, 3).reshape(b, g * g, -1)
-        order = torch.rand(b, g * g).argsort(1)
+        order = torch.rand(b, g * g, device=images.device).argsort(1)
         seen = order[:, : int(g * g * (1 - self.dec.mask_ratio))]
         tokens = torch.gather(self.embed(patches), 1, seen[..., None].expand(-1, -1, self.vit.channels))
         tokens = torch.cat([self.cls.expand(b, 1, -1), tokens], 1)
-        turns = torch.cat([torch.zeros(b, 1, dtype=torch.long), seen + 1], 1)
+        turns = torch.cat([seen.new_zeros(b, 1), seen + 1], 1)
         cos, sin = (t[turns][:, None] for t in self.near)
         for block in self.blocks:
             tokens = block(tokens, cos, sin)
@@ -81,24 +90,29 @@ class MAE(nn.Module):
             tokens = block(tokens, *self.far)
         predicted = self.predict(self.last(tokens[:, 1:])).float()
         target = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-        hidden = torch.ones(b, g * g).scatter(1, seen, 0.0)
+        hidden = torch.ones(b, g * g, device=images.device).scatter(1, seen, 0.0)
         return ((predicted - target).square().mean(-1) * hidden).sum() / hidden.sum()
 
 
 def torch_step(
-    vit: ViTConfig, decoder: DecoderConfig, batch: int, precision: str, compiled: bool = False
+    vit: ViTConfig, decoder: DecoderConfig, batch: int, precision: str, compiled: bool = False, device: str = "cpu"
 ) -> Callable[[], None]:
-    """A function that takes one step of pre-training on random images."""
-    model = MAE(vit, decoder)
+    """A function that takes one step of pre-training on random images, and waits for it; `device`: cpu or cuda."""
+    torch.set_float32_matmul_precision(
+        "highest" if device == "cpu" else "high"
+    )  # TensorFloat32 on a GPU, as JAX has it
+    model = MAE(vit, decoder).to(device)
     forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.05, fused=True)
-    images = torch.randint(0, 256, (batch, vit.image, vit.image, 3), dtype=torch.uint8)
+    images = torch.randint(0, 256, (batch, vit.image, vit.image, 3), dtype=torch.uint8, device=device)
 
     def run() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = forward(images.float())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run

@@ -1,0 +1,137 @@
+"""Benchmarks: what they count and how they time, worked by hand."""
+
+import subprocess
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+import weight_templates as wt
+from benchmarks import (
+    expansion,
+    flops,
+    growth,
+    initialize,
+    interleave,
+    memory,
+    performance,
+    pipeline,
+    pretrain_step,
+    startup,
+)
+from weight_templates.constrained import constrain
+from weight_templates.counting import count_mae
+from weight_templates.layouts import LAYOUTS
+
+from .helpers import CONSTRAINTS, ENHANCED, refused
+
+
+def test_flops_of_a_step_have_attention_by_hand():
+    """Four patches, one of them visible: 2 tokens of 4 channels in the encoder, 5 of 8 in the decoder."""
+    vit, decoder = wt.ViTConfig(image=8, depth=1, heads=1, head_dim=4), wt.DecoderConfig(depth=1, width=8, heads=1)
+    attention = 2 * 2 * (2 * 2 * 4) + 2 * 2 * (5 * 5 * 8)
+    assert flops.of_step(vit, decoder, 7) == 3 * 7 * (count_mae(vit, decoder) + attention)
+
+
+def test_flops_of_expansion_by_hand(key):
+    """A core of 5 x 6 x 7 to 36 x 16 x 16: columns, rows, then slices; factored, slices alone. SwiGLU takes 15 rows of 16."""
+    tucker = eqx.filter_eval_shape(constrain, ENHANCED, CONSTRAINTS["tucker"], LAYOUTS["unified"](), key=key)
+    expansion = 2 * (5 * 6 * 7 * 16 + 5 * 6 * 16 * 16 + 36 * 5 * 16 * 16)
+    assert flops.of_expansion(tucker) == expansion
+    assert flops.of_expansion(tucker, factored=True) == 2 * 36 * 5 * 6 * 7
+    assert flops.of_constraint(tucker, 100, factored=False) == 3 * expansion
+    assert flops.of_weights(tucker, 100, factored=False) == expansion + 2 * 100 * 3 * (4 * 16 + 8 * 15) * 16
+
+
+def test_what_is_counted_follows_the_ranks():
+    points = growth.panels(64)["ranks"]
+    for line in ("tucker", "tucker, factored"):
+        assert growth.counted(line, points[24]) < growth.counted(line, points[192]), line
+    assert growth.chosen(points[24]) == "factored"
+
+
+def test_a_quick_page_leaves_the_results_alone_and_names_its_commands(monkeypatch, tmp_path):
+    monkeypatch.setattr(performance.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr(performance, "ROOT", tmp_path / "nowhere")
+    run = []
+    monkeypatch.setattr(
+        performance.subprocess,
+        "run",
+        lambda command, **rest: run.append(command) or subprocess.CompletedProcess(command, 0, "| a table |\n"),
+    )
+    performance.main(performance.Config(quick=True))
+    page = (tmp_path / "performance.md").read_text()
+    assert f"`python benchmarks/growth.py --picture={tmp_path}/growth.png --rounds=2 --batch=2`" in page
+    assert "`python benchmarks/memory.py --batches=2`" in page
+    assert not (tmp_path / "nowhere").exists()
+    assert len(run) == 1 + len(performance.PARTS)
+
+
+def test_peak_memory_by_hand():
+    """Two arguments and two results of 4 kB, one pair of them in the same place."""
+
+    def program(x, y):
+        return x + 1, x * y
+
+    x = jnp.ones(1024)
+    planned = jax.jit(program, donate_argnums=0).lower(x, x).compile().memory_analysis()
+    kept = memory.peak(planned) - planned.temp_size_in_bytes
+    assert 3 * 4096 <= kept < 3 * 4096 + 100  # XLA adds a pointer for each result
+
+
+def test_a_timed_start_is_a_users(monkeypatch):
+    """The command starts itself again with its allocator tuned, and finds no programs compiled before."""
+    monkeypatch.setenv("GLIBC_TUNABLES", "as cli.run leaves it")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "likewise")
+    assert not {"GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR"} & startup.fresh("elsewhere").keys()
+    assert startup.fresh("elsewhere")["XDG_CACHE_HOME"] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "mistake"),
+    [
+        (expansion, {"batch": 0}),
+        (growth, {"batch": 0}),
+        (initialize, {"batch": 0}),
+        (initialize, {"heads": (3, 0)}),
+        (memory, {"batches": (-1,)}),
+        (memory, {"batches": ()}),
+        (pipeline, {"batch": 0}),
+        (pipeline, {"size": 0}),
+        (pretrain_step, {"batches": (64, 0)}),
+    ],
+    ids=lambda x: "" if isinstance(x, dict) else x.__name__,
+)
+def test_mistakes_are_one_sentence(benchmark, mistake, capsys):
+    said = refused(capsys, lambda: benchmark.main(benchmark.Config(**mistake)))
+    assert all(f"--{name}" in said for name in mistake)
+
+
+def test_quartiles_stay_within_the_turns():
+    assert interleave.timing([1.0, 1.2], [1.0, 1.0]).spread == pytest.approx((1.05, 1.15))
+
+
+def test_a_gpu_that_is_not_there(capsys, monkeypatch):
+    pytest.importorskip("torch")
+    for name in ("JAX_PLATFORMS", "XLA_PYTHON_CLIENT_PREALLOCATE"):  # both are put back afterwards
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    said = refused(capsys, lambda: pretrain_step.main(pretrain_step.Config(device="gpu")))
+    assert "say --device cpu" in said
+
+
+def test_torch_is_all_on_one_device():
+    """A model without memory takes a batch without memory, and nothing of it lies elsewhere."""
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_mae
+
+    model = torch_mae.MAE(*pretrain_step.SIZES["tiny"]).to("meta")
+    made = model(torch.zeros(2, 32, 32, 3, device="meta"))
+    assert made.device.type == "meta"
+    assert {"near", "far", "pixels"} == dict(model.named_buffers()).keys()
+
+
+def test_peaks_of_a_device_by_hand():
+    assert pretrain_step.at_most((1 * 10**9, 2 * 10**9), (3 * 10**9, 6 * 10**9)) == "5.0"
+    assert pretrain_step.at_most((1 * 10**9, 6 * 10**9), (3 * 10**9, 6 * 10**9)) == "at most 5.0"
