@@ -44,8 +44,8 @@ class Variant:
 class Config:
     """Pre-train variants, and fine-tune models of several sizes from each."""
 
-    data: tyro.conf.Positional[str] = ""
-    """Images to pre-train on and, labelled, to fine-tune on."""
+    data: tyro.conf.Positional[str] = "synthetic"
+    """Images to pre-train on and, labelled, to fine-tune on: made-up scenes, or the PATH of a real set."""
     sizes: tuple[str, ...] = ()
     """Layers and heads, such as L3H5."""
     variants: tuple[str, ...] = ()
@@ -92,8 +92,6 @@ def changed(config: Any, changes: tuple[tuple[str, Any], ...]) -> Any:
 
 def jobs(ablation: str, variants: tuple[Variant, ...], config: Config) -> list[Job]:
     """The grid of an ablation; raises UserError where something is missing or unknown."""
-    if not config.data:
-        raise UserError(f"no data was given; say `python ablations/{ablation}.py PATH/TO/cifar10`.")
     if not config.sizes:
         raise UserError("--sizes needs at least one value.")
     for size in config.sizes:

@@ -23,7 +23,7 @@ ABLATIONS = {"constraints": constraints, "architecture": architecture, "choices"
 def test_all_variants_are_possible(name):
     """Every pre-training is one that its command accepts, and no two variants are the same."""
     module = ABLATIONS[name]
-    config = dataclasses.replace(module.PRESETS["default"], data="synthetic")
+    config = module.PRESETS["default"]
     jobs = module.jobs(config)
     assert sum(len(job.config.variants) for job in jobs) == len(module.VARIANTS)
     assert len({job.path for job in jobs}) == len(jobs)
@@ -54,7 +54,7 @@ def test_families_have_templates_of_equal_size():
 
     config = ViTConfig(image=32, patch=4, depth=12, heads=12, head_dim=16)
     sizes = {}
-    for job in constraints.jobs(dataclasses.replace(constraints.PRESETS["default"], data="synthetic")):
+    for job in constraints.jobs(constraints.PRESETS["default"]):
         one = variants.pretraining(job.config)
         assert one.model == config
         shape = shapes(LAYOUTS[one.layout](), config)["all"]
@@ -62,6 +62,14 @@ def test_families_have_templates_of_equal_size():
         sizes[one.constraint.family] = trees.count(factors.template)
     assert sizes.pop("none") == 0
     assert max(sizes.values()) < 1.01 * min(sizes.values()), sizes
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_the_command_alone_is_enough(name):
+    """Without a path it takes made-up images, as every other command does."""
+    asked = launch.parse(ABLATIONS[name], ["--launch", "slurm"])
+    assert asked.config.data == "synthetic"
+    assert {job.config.config.data for job in ABLATIONS[name].jobs(asked.config)} == {"synthetic"}
 
 
 def test_changes_by_dotted_names():
@@ -109,9 +117,9 @@ def test_an_ablation_end_to_end(tmp_path, monkeypatch):
 def test_mistakes():
     base = constraints.PRESETS["default"]
     for change, says in (
-        ({}, "no data"),
-        ({"data": "x", "sizes": ("3x5",)}, "3x5"),
-        ({"data": "x", "variants": ("none",)}, "without"),
+        ({"sizes": ("3x5",)}, "3x5"),
+        ({"sizes": ()}, "--sizes"),
+        ({"variants": ("none",)}, "without"),
     ):
         with pytest.raises(UserError, match=says):
             constraints.jobs(dataclasses.replace(base, **change))
