@@ -20,7 +20,7 @@ import tyro
 from figures import methods as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, configuration, flags, record, size_of
+from ablations.sizes import Protocol, adaptation, check_images, configuration, flags, record, size_of
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
@@ -152,6 +152,13 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
             run = finetune.main(tuning).parent
             records.append(record(run, called(data), method, depth, heads, seed) | {"cost": cost})
     return records
+
+
+def check(cell: Cell) -> None:
+    """Raises UserError where there are no images, or none with labels to fine-tune on."""
+    for source in cell.config.data:
+        check_images(source)
+    check_images(cell.config.pretraining, labelled=False)
 
 
 def cost(cell: Cell) -> float:

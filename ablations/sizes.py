@@ -16,6 +16,7 @@ Writes `results/sizes.json`, the records, and from them, through `figures/sizes.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -199,6 +200,23 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
             run = finetune.main(tuning).parent
             records.append(record(run, Path(source).name, arm, cell.depth, cell.heads, seed))
     return records
+
+
+def check(cell: Cell) -> None:
+    """Raises UserError where there are no images, or none with labels to fine-tune on."""
+    for source in cell.data:
+        check_images(source)
+    if cell.adapt:
+        check_images(cell.adapt, labelled=False)
+
+
+@functools.cache
+def check_images(source: str, labelled: bool = True) -> None:
+    """Raises UserError where there are no images, or none with labels if these are asked for; looks once."""
+    from weight_templates import data
+
+    if not data.open_source(DataOptions(source), 32, 0).classes and labelled:
+        raise UserError(f"the images of {source} have no labels; give a labelled set, such as one folder a class.")
 
 
 def cost(cell: Cell) -> float:

@@ -16,7 +16,7 @@ import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, configuration, flags, record, size_of
+from ablations.sizes import Protocol, adaptation, check_images, configuration, flags, record, size_of
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
@@ -163,6 +163,12 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         made = record(finetune.main(tuning).parent, Path(config.data).name, variant.name, depth, heads, cell.seed)
         records.append(made | {"held_out_loss": summary["held_out_loss"], "sizes": summary["sizes"]})
     return records
+
+
+def check(cell: Cell) -> None:
+    """Raises UserError for a mistake in what is pre-trained, and where there are no images with labels."""
+    pretrain.build_of(pretraining(cell))
+    check_images(cell.config.data)
 
 
 def cost(cell: Cell) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from weight_templates import cli
 from weight_templates.errors import RunError, UserError
+from weight_templates.files import expanded
 from weight_templates.jobs import read_json, states
 
 
@@ -29,8 +30,8 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Prints two tables; raises UserError if there is nothing to show."""
-    root = Path(config.root).expanduser()
+    """Prints two tables; raises UserError if there is nothing to show, or no time between two looks."""
+    root = expanded(config.root)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give --root the folder of your runs.")
     if config.every is not None and config.every <= 0:

@@ -25,6 +25,7 @@ from figures import methods, overview, records, sizes, variants  # noqa: E402
 
 from weight_templates import cli, launch  # noqa: E402
 from weight_templates.errors import RunError, UserError  # noqa: E402
+from weight_templates.files import expanded  # noqa: E402
 
 
 PAGES: dict[str, Any] = {
@@ -46,7 +47,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Collects records, writes pages, figures and the report."""
-    for sweep in sorted(Path(config.root).expanduser().glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
+    for sweep in sorted(expanded(config.root).glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
         try:
             collect(json.loads(sweep.read_text()))
         except (UserError, RunError) as error:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from experiments import baseline, pretrain, status
 from weight_templates import jobs, launch
@@ -19,6 +20,7 @@ from weight_templates.errors import RunError, UserError
 from weight_templates.files import write_json
 from weight_templates.training import Interrupt
 
+from .helpers import refused
 from .slurm import work
 
 
@@ -146,6 +148,47 @@ def test_mistakes(tmp_path):
     assert [launch._pair(word) for word in ("exclusive", "--account=a=b")] == [("exclusive", True), ("account", "a=b")]
     with pytest.raises(UserError, match="no folder"):
         status.main(status.Config(str(tmp_path / "nowhere")))
+
+
+NOWHERE = "~nobody-of-that-name/x"
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "says"),
+    [
+        ("experiments.pretrain", ["--optim.batch=0", "--dry-run"], "--optim.batch 0"),
+        ("experiments.pretrain", ["--model.heads=0", "--dry-run"], "model.heads is 0"),
+        ("experiments.pretrain", ["--tucker.ranks", "999", "8", "8", "--launch=local"], "999"),
+        ("experiments.pretrain", ["--data=/nonexistent", "--optim.steps=5", "--dry-run"], "/nonexistent"),
+        ("experiments.pretrain", ["--data.count=60", "--optim.batch=58", "--launch=local"], "57 training images"),
+        ("experiments.pretrain", [f"--run.root={NOWHERE}"], NOWHERE),
+        ("experiments.pretrain", [f"--run.root={NOWHERE}", "--dry-run"], NOWHERE),
+        ("experiments.adapt", ["/nonexistent.safetensors", "--dry-run"], "/nonexistent.safetensors"),
+        ("experiments.adapt", ["x", "--optim.batch=0", "--launch=local"], "--optim.batch 0"),
+        ("ablations.constraints", [NOWHERE, "--dry-run"], NOWHERE),
+        ("ablations.constraints", ["/nonexistent"], "/nonexistent"),
+        ("ablations.constraints", ["/nonexistent", "--dry-run"], "/nonexistent"),
+        ("ablations.constraints", ["--patch=5", "--launch=local"], "--model.patch"),
+        ("ablations.choices", ["--depth=0", "--dry-run"], "model.depth is 0"),
+        ("tests.slurm.work", ["--count=0", "--launch=slurm", "--no-follow"], "no job"),
+    ],
+)
+def test_mistakes_show_before_anything_is_submitted(tmp_path, capsys, monkeypatch, module, words, says):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command", *words])
+    assert says in refused(capsys, lambda: launch.command(module))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ablation_needs_labels(tmp_path, capsys, monkeypatch):
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(sys, "argv", ["command", str(tmp_path), "--dry-run"])
+    assert "no labels" in refused(capsys, lambda: launch.command("ablations.constraints"))
+
+
+def test_status_of_a_folder_of_nobody(capsys):
+    assert NOWHERE in refused(capsys, lambda: status.main(status.Config(NOWHERE)))
 
 
 def test_overwriting_is_done_once(tmp_path):

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from .config import digest, to_json
 from .errors import RunError, UserError
-from .files import digest_of_file, write_json
+from .files import digest_of_file, expanded, write_json
 
 
 State = Literal["done", "failed", "running", "waiting", "new"]
@@ -48,7 +48,7 @@ class Job:
         }
         if out := getattr(getattr(self.config, "run", None), "out", None):
             asked["out"] = out
-        return Path(root).expanduser() / "jobs" / f"{self.name}-{digest(asked)}"
+        return expanded(root) / "jobs" / f"{self.name}-{digest(asked)}"
 
     @property
     def result(self) -> Any:
@@ -155,7 +155,7 @@ def _identified(tree: Any) -> Any:
         return {name: _identified(value) for name, value in tree.items() if name != "root"}
     if isinstance(tree, list):
         return [_identified(value) for value in tree]
-    if isinstance(tree, str) and tree and (path := Path(tree).expanduser()).is_file():
+    if isinstance(tree, str) and tree and (path := Path(os.path.expanduser(tree))).is_file():
         return [tree, _digest(path, path.stat().st_mtime_ns)]
     return tree
 

@@ -18,7 +18,7 @@ import tyro
 from . import cli
 from .config import digest, to_json
 from .errors import RunError, UserError
-from .files import write_json
+from .files import expanded, write_json
 from .jobs import Found, Job, State, compute_inline, read_json, states
 
 
@@ -89,7 +89,8 @@ def command(module: str) -> None:
 
     - `module`: its name. It has `main(config)`, and `PRESETS` (or `METHODS`, configurations that are subcommands). An
         ablation has instead of `main` its grid, `jobs(config)`, and `collect(config, jobs)`, which makes records and
-        pages of those that are done. Either may have `cost(config)`, the FLOPs of a job.
+        pages of those that are done. Either may have `cost(config)`, the FLOPs of a job, and `check(config)`, which
+        raises UserError for what can be refused before a job is submitted.
     """
     cli.run(lambda: _launch(importlib.import_module(module)))
 
@@ -102,6 +103,8 @@ def _launch(module: Any) -> None:
         sweep(module, config, options, sys.argv[1:])
         return
     job = Job(f"{module.__name__}:main", config, module.__name__.rpartition(".")[2])
+    if options.dry_run or options.launch != "here":
+        _check([job])
     if options.dry_run:
         print(describe([job], options))
     elif options.launch == "here":
@@ -125,11 +128,14 @@ def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequenc
     RunError if jobs failed, UserError for a mistake.
     """
     jobs = module.jobs(config)
+    if not jobs:
+        raise UserError("these options leave no job to run; see --help.")
+    _check(jobs)
     if options.dry_run:
         print(describe(jobs, options))
         return
     name = f"{module.__name__}-{digest(to_json(config))}.json"
-    write_json(Path(config.root).expanduser() / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
+    write_json(expanded(config.root) / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
     try:
         if options.launch == "here":
             run_here(jobs)
@@ -138,6 +144,12 @@ def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequenc
     finally:
         if done := [job for job in jobs if job.result is not None]:
             module.collect(config, done)
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if job.result is None and (check := job.resolved("check")):
+            check(job.config)
 
 
 def run_here(jobs: Sequence[Job]) -> None:
