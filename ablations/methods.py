@@ -20,7 +20,7 @@ import tyro
 from figures import methods as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, check_images, configuration, flags, record, size_of
+from ablations.sizes import Protocol, adaptation, check_distinct, check_images, configuration, flags, record, size_of
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
@@ -59,8 +59,9 @@ class Config:
                 raise UserError(f"there is no method {method!r}; choose among {', '.join(figures.METHODS)}.")
         for size in self.sizes:
             size_of(size)
-        if not self.sizes or not self.methods:
-            raise UserError("--sizes and --methods need at least one value each.")
+        for flag in ("data", "methods", "sizes"):
+            check_distinct(f"--{flag}", getattr(self, flag))
+        self.protocol.check()
 
 
 PRESETS = {"default": Config()}

@@ -21,7 +21,7 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +32,7 @@ from figures.records import keep
 
 from experiments import adapt, finetune, reconstruct
 from weight_templates import cli, launch
-from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig
+from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig, check_seed
 from weight_templates.errors import UserError
 from weight_templates.jobs import Job
 
@@ -63,6 +63,15 @@ class Protocol:
     """Where the head starts; see `experiments/finetune.py`."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of initialisation, held-out images, order and augmentation."""
+
+    def check(self) -> None:
+        """Raises UserError where a number is out of range, or a seed comes twice: it would count as another run."""
+        check_distinct("--seeds", self.seeds)
+        for seed in self.seeds:
+            check_seed(seed, "--seeds")
+        for name in ("count", "epochs", "base_lr", "batch"):
+            if not (value := getattr(self, name)) > 0:
+                raise UserError(f"--{name.replace('_', '-')} {value} is not positive.")
 
     def flops(self, network: ViTConfig) -> float:
         """What a fine-tuning costs."""
@@ -131,10 +140,19 @@ def adaptation(bank: str, data: str, depth: int, heads: int, steps: int, root: s
     return dataclasses.replace(base, bank=bank, depth=depth, heads=heads, data=images, optim=optim, run=run)
 
 
+def check_distinct(flag: str, values: Sequence[Any]) -> None:
+    """Raises UserError where there is no value, or one comes twice."""
+    if not values:
+        raise UserError(f"{flag} needs at least one value.")
+    for value in values:
+        if values.count(value) > 1:
+            raise UserError(f"{flag} has {value} twice; say it once.")
+
+
 def size_of(text: str) -> tuple[int, int]:
     """Layers and heads of `L3H5`; raises UserError."""
     if not re.fullmatch(r"L[1-9]\d*H[1-9]\d*", text):
-        raise UserError(f"--sizes {text} is not of the form L6H12.")
+        raise UserError(f"{text} is no size; give layers and heads as in L6H12.")
     depth, heads = map(int, text[1:].split("H"))
     return depth, heads
 
@@ -170,8 +188,11 @@ def jobs(config: Config) -> list[Job]:
             "give a bank and data; say `python ablations/sizes.py PATH/TO/bank.safetensors PATH/TO/cifar10`."
         )
     finetune.identity(config.bank)
-    if not config.depths or not config.heads:
-        raise UserError("--depths and --heads need at least one value each.")
+    config.protocol.check()
+    for flag in ("data", "depths", "heads"):
+        check_distinct(f"--{flag}", getattr(config, flag))
+    for depth, heads in itertools.product(config.depths, config.heads):
+        size_of(f"L{depth}H{heads}")
     grid = sorted(itertools.product(sorted(config.depths), sorted(config.heads)), key=lambda s: s[0] * s[1] ** 2)
     shared = (config.bank, config.data, config.adapt, config.adapt_steps)
     return [

@@ -16,7 +16,7 @@ import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, check_images, configuration, flags, record, size_of
+from ablations.sizes import Protocol, adaptation, check_distinct, check_images, configuration, flags, record, size_of
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
@@ -92,14 +92,18 @@ def changed(config: Any, changes: tuple[tuple[str, Any], ...]) -> Any:
 
 def jobs(ablation: str, variants: tuple[Variant, ...], config: Config) -> list[Job]:
     """The grid of an ablation; raises UserError where something is missing or unknown."""
-    if not config.sizes:
-        raise UserError("--sizes needs at least one value.")
+    config.protocol.check()
+    check_distinct("--sizes", config.sizes)
+    if config.adapt_steps < 1:
+        raise UserError(f"--adapt-steps {config.adapt_steps} is not positive.")
     for size in config.sizes:
         size_of(size)
     names = [variant.name for variant in variants]
     for name in config.variants:
         if name not in names:
             raise UserError(f"there is no variant {name!r}; choose among {', '.join(map(repr, names))}.")
+    if config.variants:
+        check_distinct("--variants", config.variants)
     groups: dict[Any, list[Variant]] = {}
     for variant in variants:
         if variant.name in (config.variants or names):

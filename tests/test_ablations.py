@@ -7,7 +7,7 @@ import pytest
 from figures import paper, records
 from figures import variants as pages
 
-from ablations import architecture, choices, constraints, variants
+from ablations import architecture, choices, constraints, methods, sizes, variants
 from ablations.sizes import Protocol
 from weight_templates import launch
 from weight_templates.config import ScalingOptions, ViTConfig
@@ -119,7 +119,35 @@ def test_mistakes():
     for change, says in (
         ({"sizes": ("3x5",)}, "3x5"),
         ({"sizes": ()}, "--sizes"),
+        ({"sizes": ("L3H5", "L4H4", "L3H5")}, "--sizes has L3H5 twice"),
         ({"variants": ("none",)}, "without"),
+        ({"variants": ("tucker", "tucker")}, "--variants has tucker twice"),
+        ({"adapt_steps": 0}, "--adapt-steps 0"),
+        ({"protocol": Protocol(seeds=(0, 1, 0))}, "--seeds has 0 twice"),
+        ({"protocol": Protocol(seeds=())}, "--seeds needs"),
+        ({"protocol": Protocol(seeds=(-1,))}, "--seeds -1"),
+        ({"protocol": Protocol(count=0)}, "--count 0"),
+        ({"protocol": Protocol(base_lr=float("nan"))}, "--base-lr nan"),
     ):
         with pytest.raises(UserError, match=says):
             constraints.jobs(dataclasses.replace(base, **change))
+
+
+def test_mistakes_in_grids_over_a_bank(tmp_path):
+    """What a seed, a size or a method that comes twice would fabricate: more runs than there are, without a spread."""
+    bank = tmp_path / "bank.safetensors"
+    bank.touch()
+    grid = sizes.Config(str(bank), ("synthetic",))
+    compared = methods.Config(str(bank), ("synthetic",), source=str(bank), pretraining="synthetic")
+    for jobs, base, change, says in (
+        (sizes.jobs, grid, {"depths": (3, 3)}, "--depths has 3 twice"),
+        (sizes.jobs, grid, {"heads": ()}, "--heads needs"),
+        (sizes.jobs, grid, {"heads": (0, 3)}, "L3H0"),
+        (sizes.jobs, grid, {"protocol": Protocol(seeds=(1, 1))}, "--seeds has 1 twice"),
+        (methods.jobs, compared, {"methods": ("sweet", "sweet")}, "--methods has sweet twice"),
+        (methods.jobs, compared, {"sizes": ()}, "--sizes needs"),
+        (methods.jobs, compared, {"protocol": Protocol(epochs=0)}, "--epochs 0"),
+    ):
+        assert jobs(base)
+        with pytest.raises(UserError, match=says):
+            jobs(dataclasses.replace(base, **change))
