@@ -4,7 +4,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
-from figures.records import noise, spread
+from figures.records import noise, signed, spread
 
 
 CELLS = (
@@ -56,11 +56,6 @@ def cell(values: np.ndarray, theirs: float | None = None) -> str:
     return f"{spread(values)} ({len(values)})" + (
         "" if theirs is None else f" \\| {theirs:.2f} \\| {signed(values.mean() - theirs)}"
     )
-
-
-def signed(number: float) -> str:
-    """With its sign, as a figure of one decimal."""
-    return f"{number:+.1f}".replace("-", "−")
 
 
 def accuracy(t: Table) -> list[str]:

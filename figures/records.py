@@ -86,7 +86,20 @@ def latex(lines: list[str]) -> str:
     return "\n".join(text)
 
 
-SYMBOLS = {"\\|": "$|$", "&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "±": "$\\pm$", "–": "--", "×": "$\\times$"}
+SYMBOLS = {
+    "\\|": "$|$",
+    **{sign: f"\\{sign}" for sign in "&%_#${}"},
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": "$\\pm$",
+    "×": "$\\times$",
+    "−": "$-$",
+    "–": "--",
+}
+"""What LaTeX would read otherwise, or not at all; a bar of Markdown comes before the backslash that it begins with."""
 
 
 def _row(cells: list[str]) -> str:
@@ -121,7 +134,12 @@ def noise(percent: float, images: int) -> float:
     return 2 * float(np.sqrt(2 * percent * (100 - percent) / images))
 
 
+def signed(number: float) -> str:
+    """With its sign, as a figure of one decimal; nothing is neither above nor below."""
+    return f"{number:+.1f}".replace("-", "−").replace("−0.0", "+0.0")
+
+
 def spread(values: np.ndarray, sign: bool = False) -> str:
     """Mean, and deviation over seeds where there are several."""
-    mean = f"{values.mean():+.1f}" if sign else f"{values.mean():.1f}"
+    mean = signed(values.mean()) if sign else f"{values.mean():.1f}"
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.1f}"

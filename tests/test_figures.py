@@ -67,6 +67,16 @@ def test_latex_by_hand():
     )
 
 
+def test_latex_takes_free_text_and_signed_numbers():
+    """What LaTeX would take for its own stands as it is read; one way to write signed numbers."""
+    text = records.latex(["| ~a^b | $c{d}\\e <f> |", "|---|---|", "| −21.2 | 3–4 × 5 |"])
+    assert "\\textasciitilde{}a\\textasciicircum{}b & \\$c\\{d\\}\\textbackslash{}e $<$f$>$ \\\\" in text
+    assert "\n$-$21.2 & 3--4 $\\times$ 5 \\\\" in text
+    assert text.isascii()
+    assert [records.signed(x) for x in (1.25, -1.25, -0.04, 0.04)] == ["+1.2", "−1.2", "+0.0", "+0.0"]
+    assert records.spread(np.array([-3.0, -5.0]), sign=True) == "−4.0 ± 1.4"
+
+
 def test_what_was_launched_is_collected_and_reported(tmp_path, monkeypatch):
     """Also when some jobs are not done: what they would have said stays empty."""
     from PIL import Image
