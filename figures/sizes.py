@@ -115,6 +115,7 @@ def chance(runs: Any) -> str:
     return (
         f"On {images:,} test images, two networks of the same accuracy are up to {noise(runs['top1'].mean(), images):.1f} "
         "points apart nineteen times in twenty: smaller gains tell nothing."
+        + (" What another seed would change is not in that." if runs["seed"].nunique() == 1 else "")
     )
 
 

@@ -49,7 +49,7 @@ def page(ablation: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"Gains over “{table.rows[0]}”"
         + (": ours, the paper's, and the difference." if printed else ".")
         + f" By chance, {', '.join(f'{beside.apart(table, c):.1f} points at {c}' for c in table.columns)} may lie between two "
-        "rows of the same worth.",
+        f"rows of the same worth.{beside.caveat(table)}",
         "",
         *beside.gains(table),
         *(["", beside.agreement(table)] if printed else []),

@@ -48,13 +48,17 @@ def test_what_stands_beside_the_papers_numbers_by_hand():
     ]
     assert beside.gains(t)[2:] == ["| b | +11.0 \\| +0.5 \\| +10.5 |  |"]
     assert beside.ranks(t)[2:] == ["| a | 2 \\| 2 \\| 2 | 1 | 1.5 |", "| b | 1 \\| 1 \\| 1 |  |  |"]
-    # One seed: twice the root of twice .555 x .445 / 100, by the mean of the rows.
-    assert beside.apart(t, "x") == pytest.approx(100 * 2 * (2 * 0.555 * 0.445 / 100) ** 0.5)
+    # One seed each: twice the root of twice .4 x .6 / 100, by the mean of the rows.
+    assert beside.apart(t, "y") == pytest.approx(100 * 2 * (2 * 0.4 * 0.6 / 100) ** 0.5)
     assert "in 1 of 1 pairs; among the 0 pairs" in beside.agreement(t)
+    assert beside.agreement(t).endswith("other seeds may change the order.")
+    # A variance of 2 with one degree of freedom, of which Student's t is 12.706; 1/n is 1 and 1/2.
+    assert beside.apart(t, "x") == pytest.approx(12.706 * (2 * 2 * 0.75) ** 0.5, rel=1e-4)
     several = t._replace(ours={("a", "x"): np.array([50.0, 52.0]), ("b", "x"): np.array([53.0, 57.0])})
-    # Variances of the means 1 and 4: a difference has the sum of two such, 5.
-    assert beside.apart(several, "x") == pytest.approx(2 * 5**0.5)
+    # Variances of the means 1 and 4: a difference has the sum of two such, 5; t of two degrees of freedom is 4.3027.
+    assert beside.apart(several, "x") == pytest.approx(4.3027 * 5**0.5, rel=1e-4)
     assert "in 1 of 1 pairs; among the 0 pairs" in beside.agreement(several)
+    assert beside.caveat(several._replace(columns=["x"])) == ""
     assert not t._replace(paper={}).both()
     assert t.both()
 
