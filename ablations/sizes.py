@@ -4,6 +4,8 @@ Counterpart of: SWEET's Table 1 and its figure of convergence, in small; the pap
 so no number of theirs compares directly.
 Command: python ablations/sizes.py BANK PATH/TO/cifar10 PATH/TO/tiny-imagenet
 Cost: about two hours on two CPU cores with the defaults and a bank of `--preset small`, 12 x 12 of 16 channels.
+Expected: initialised above scratch at every size, and from the first epoch on; adapted above zero-shot where a size is far
+from the bank's.
 
 A probe and full fine-tuning by `experiments/finetune.py` for each size, data set and start: a random network, one
 initialised zero-shot, and with `--adapt PATH` one whose scalers `experiments/adapt.py` has learned on those images (one

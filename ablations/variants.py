@@ -176,7 +176,7 @@ def check(cell: Cell) -> None:
 
 
 def cost(cell: Cell) -> float:
-    """FLOPs of pre-training, at full width, and of fine-tuning."""
+    """FLOPs of pre-training, as the mean over the widths that are computed, and of fine-tuning; adaptation is left out."""
     network = pretraining(cell).model
     tuning = sum(cell.config.protocol.flops(network.resized(*size_of(size))) for size in cell.config.sizes)
     return pretrain.cost(pretraining(cell)) + len(cell.variants) * tuning
