@@ -203,8 +203,7 @@ def collect(config: Config, jobs: list[Job], name: str = "methods", default: Con
         "steps": config.steps,
         **dataclasses.asdict(config.protocol),
     }
-    keep(name, about, [record for job in jobs for record in job.result])
-    figures.main(name)
+    figures.main(keep(name, about, [record for job in jobs for record in job.result]))
 
 
 if __name__ == "__main__":

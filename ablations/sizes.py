@@ -268,16 +268,16 @@ def collect(config: Config, jobs: list[Job]) -> None:
         and {"data": Path(config.adapt).name, "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
         **dataclasses.asdict(config.protocol),
     }
+    name = keep("sizes", about, [record for job in jobs for record in job.result])
     if config.adapt:
         banks = [
             str(adapt.main(adaptation(config.bank, config.adapt, c.depth, c.heads, config.adapt_steps, config.root)))
             for c in (job.config for job in jobs)
         ]
         records.RESULTS.mkdir(parents=True, exist_ok=True)
-        picture = str(records.RESULTS / "sizes-reconstructions.png")
+        picture = str(records.RESULTS / f"{name}-reconstructions.png")
         reconstruct.main(reconstruct.Config(tuple(banks), DataOptions(config.adapt, count=64), out=picture))
-    keep("sizes", about, [record for job in jobs for record in job.result])
-    figures.main()
+    figures.main(name)
 
 
 def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) -> dict[str, Any]:

@@ -201,5 +201,4 @@ def collect(ablation: str, default: Config, config: Config, jobs: list[Job]) -> 
         **dataclasses.asdict(config.protocol),
     }
     runs = [record for job in jobs for record in job.result]
-    keep(ablation, about, runs)
-    figures.main(ablation)
+    figures.main(keep(ablation, about, runs))

@@ -13,7 +13,6 @@ import importlib
 import json
 import re
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,8 @@ from weight_templates.errors import RunError, UserError  # noqa: E402
 from weight_templates.files import expanded  # noqa: E402
 
 
-PAGES: dict[str, Any] = {
-    "sizes": sizes.main,
-    **{name: partial(methods.main, name) for name in methods.TITLES},
-    **{name: partial(variants.main, name) for name in variants.TITLES},
-}
+PAGES: dict[str, Any] = {ablation: module.main for module in (sizes, methods, variants) for ablation in module.TITLES}
+"""What makes the page of a file of records, by the ablation that it is of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +48,17 @@ def main(config: Config) -> None:
             collect(json.loads(sweep.read_text()))
         except (UserError, RunError) as error:
             cli.say(f"not collected    {sweep}: {error}")
-    for name, make in PAGES.items():
-        if (records.RECORDS / f"{name}.json").exists():
-            make()
-            cli.say(f"page             {records.RESULTS / name}.md")
+    for name in names():
+        PAGES[records.subject(name)](name)
+        cli.say(f"page             {records.RESULTS / name}.md")
     overview.main()
     Path(config.report).write_text(report())
     cli.say(f"report           {config.report}")
+
+
+def names() -> list[str]:
+    """The files of records that there are, by their names, in the order of their pages."""
+    return [name for ablation in PAGES for name in records.names(ablation)]
 
 
 def collect(sweep: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ def report() -> str:
     """All pages as one in HTML, pictures included."""
     from markdown_it import MarkdownIt
 
-    pages = [path for name in PAGES if (path := records.RESULTS / f"{name}.md").exists()]
+    pages = [path for name in names() if (path := records.RESULTS / f"{name}.md").exists()]
     pages += sorted(path for path in records.RESULTS.glob("*.md") if path not in pages)
     body = MarkdownIt().enable("table").render("\n\n".join(path.read_text() for path in pages))
     body = re.sub(r'<img src="([^"]+)"', lambda found: f'<img src="{embedded(records.RESULTS / found[1])}"', body)

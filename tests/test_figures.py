@@ -19,7 +19,7 @@ COMMITTED = sorted(path.stem for path in records.RECORDS.glob("*.json"))
 def test_committed_pages_are_what_their_records_give(name, tmp_path, monkeypatch):
     committed = records.RESULTS
     monkeypatch.setattr(records, "RESULTS", tmp_path)
-    make.PAGES[name]()
+    make.PAGES[records.subject(name)](name)
     made = sorted(tmp_path.iterdir())
     assert {path.suffix for path in made} <= {".md", ".tex", ".png", ".pdf"}
     for path in made:
@@ -35,6 +35,45 @@ def test_every_page_has_its_records():
         assert re.search(r"`python (ablations|benchmarks|experiments)/\w+\.py", text), path.name
         for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
             assert (records.RESULTS / picture).exists(), picture
+
+
+def test_records_of_one_protocol_are_merged_and_of_others_kept_apart(tmp_path, monkeypatch, capsys):
+    """A trial or a sweep that is not done takes nothing from what is published."""
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+
+    def kept(command, arms, epochs=6, seeds=(0,), top1=0.5):
+        about = {"command": command, "epochs": epochs, "betas": (0.9, 0.95), "seeds": seeds}
+        size = {"data": "x", "depth": 3, "heads": 5}
+        runs = [{"arm": arm, "seed": seed, "top1": top1, **size} for arm in arms for seed in seeds]
+        name = records.keep("constraints", about, runs)
+        tree = json.loads((tmp_path / f"{name}.json").read_text())
+        return name, tree["about"], [(run["arm"], run["seed"], run["top1"]) for run in tree["runs"]]
+
+    name, about, runs = kept("all", ("none", "tucker"))
+    assert (name, about["command"], runs) == ("constraints", "all", [("none", 0, 0.5), ("tucker", 0, 0.5)])
+    published = (tmp_path / "constraints.json").read_text()
+    name, about, runs = kept("trial", ("tucker",), top1=0.6)
+    assert (name, about["command"], runs) == ("constraints", "all", [("none", 0, 0.5), ("tucker", 0, 0.6)])
+    assert kept("all", ("none", "tucker"))[0] == name
+    assert (tmp_path / "constraints.json").read_text() == published
+    _, about, runs = kept("more", ("tucker", "none"), seeds=(0, 1))
+    assert (about["command"], about["seeds"]) == ("more", [0, 1])
+    assert [run[:2] for run in runs] == [("tucker", 0), ("tucker", 1), ("none", 0), ("none", 1)]
+    for _ in range(2):
+        _, about, runs = kept("later", ("svd",))
+        assert (about["command"], len(runs)) == ("more` and `later", 5)
+    published = (tmp_path / "constraints.json").read_text()
+    assert capsys.readouterr().err == ""
+    for number in range(2):
+        other, about, runs = kept("short", ("svd",), epochs=1, seeds=(number,))
+        assert re.fullmatch("constraints-[0-9a-f]{8}", other)
+        assert len(runs) == number + 1
+        assert "of another protocol" in capsys.readouterr().err
+    assert (tmp_path / "constraints.json").read_text() == published
+    (tmp_path / "constraints-notes.json").write_text("{}")
+    assert records.names("constraints") == make.names() == ["constraints", other]
+    title = records.title({"constraints": "Families"}, other)
+    assert title == f"Families, protocol {other.removeprefix('constraints-')}"
 
 
 def test_what_stands_beside_the_papers_numbers_by_hand():
