@@ -43,11 +43,13 @@ class Config:
 
 def main(config: Config) -> None:
     """Collects records, writes pages, figures and the report."""
-    for sweep in sorted(expanded(config.root).glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
+    root = expanded(config.root)
+    for path in sorted(root.glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
         try:
-            collect(json.loads(sweep.read_text()))
+            if not collect(json.loads(path.read_text()), root):
+                cli.say(f"not collected    {path}: none of its jobs is done in {root}")
         except (UserError, RunError) as error:
-            cli.say(f"not collected    {sweep}: {error}")
+            cli.say(f"not collected    {path}: {error}")
     for name in names():
         PAGES[records.subject(name)](name)
         cli.say(f"page             {records.RESULTS / name}.md")
@@ -61,12 +63,19 @@ def names() -> list[str]:
     return [name for ablation in PAGES for name in records.names(ablation)]
 
 
-def collect(sweep: dict[str, Any]) -> None:
-    """Has an ablation write the records of its jobs that are done."""
-    module = importlib.import_module(sweep["module"])
-    config = launch.parse(module, sweep["argv"]).config
+def collect(sweep: dict[str, Any], root: Path) -> int:
+    """Has an ablation write the records of its jobs that are done under `root`, wherever they were launched.
+
+    **Returns:** how many these are. Raises UserError if the ablation, or what it was launched with, is there no more.
+    """
+    try:
+        module = importlib.import_module(sweep["module"])
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error}; remove this file if the ablation is gone.") from None
+    config = dataclasses.replace(launch.parse(module, sweep["argv"]).config, root=str(root))
     if done := [job for job in module.jobs(config) if job.result is not None]:
         module.collect(config, done)
+    return len(done)
 
 
 def report() -> str:

@@ -120,6 +120,30 @@ def test_latex_takes_free_text_and_signed_numbers():
     assert records.spread(np.array([-3.0, -5.0]), sign=True) == "−4.0 ± 1.4"
 
 
+def test_runs_that_were_moved_are_collected_where_they_are(tmp_path, monkeypatch, capsys):
+    """Also beside sweeps of which nothing is done, or whose ablation is gone."""
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "results")
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
+    monkeypatch.setattr(overview, "main", lambda: None)
+    monkeypatch.setattr(overview, "TARGET", tmp_path / "overview.png")
+    monkeypatch.setattr(make, "report", lambda: "")
+    argv = [f"--root={tmp_path / 'before'}", "--count=1"]
+    launch.sweep(work, launch.parse(work, argv).config, argv=argv)
+    (tmp_path / "before" / "collected.json").unlink()
+    (tmp_path / "before").rename(tmp_path / "after")
+    for name, sweep in (
+        ("undone", {"module": "tests.slurm.work", "argv": ["--count=1", "--seconds=7"]}),
+        ("gone", {"module": "ablations.no_longer", "argv": []}),
+    ):
+        (tmp_path / "after" / "sweeps" / f"{name}.json").write_text(json.dumps(sweep))
+    make.main(make.Config(str(tmp_path / "after"), str(tmp_path / "report.html")))
+    assert [cell["number"] for cell in json.loads((tmp_path / "after" / "collected.json").read_text())] == [0]
+    told = capsys.readouterr().err
+    assert "undone.json: none of its jobs is done" in told
+    assert "gone.json: No module named 'ablations.no_longer'; remove" in told
+    assert told.count("not collected") == 2
+
+
 def test_what_was_launched_is_collected_and_reported(tmp_path, monkeypatch):
     """Also when some jobs are not done: what they would have said stays empty."""
     from PIL import Image
