@@ -51,11 +51,13 @@ def report(root: Path) -> str:
     text = table(("run", "state", "step", "last record", "images/s", "ETA", "last heard"), runs) if runs else "no runs"
     folders = [p.parent for p in sorted(root.glob("jobs/*/job.json"), key=lambda p: p.stat().st_mtime)]
     if folders:
+        silence = ""
         try:
-            rows = [(f.name, s.state, s.id, s.why) for f, s in zip(folders, states(folders), strict=True)]
-            text += "\n\n" + table(("job", "state", "number", ""), rows)
+            found = states(folders)
         except RunError as error:
-            text += f"\n\n{error}"
+            found, silence = states(folders, ask=False), f"\n{error}"
+        rows = [(folder.name, now.state, now.id, now.why) for folder, now in zip(folders, found, strict=True)]
+        text += "\n\n" + table(("job", "state", "number", ""), rows) + silence
     return text
 
 

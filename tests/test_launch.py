@@ -132,12 +132,10 @@ def test_times_that_are_none(text):
 
 def test_mistakes(tmp_path):
     for words, says in (
-        (["--launch=local", "--nodes=2"], "--nodes 2"),
         (["--launch=slurm", "--time=soon"], "--time soon"),
         (["--launch=moon"], "moon"),
         (["--launch=local", "--parallel=-1"], "--parallel -1"),
         (["--launch=local", "--gpus=1", "--parallel=2"], "--parallel"),
-        (["--gpus=4"], "--gpus is for jobs"),
     ):
         done = run(tmp_path, *words)
         assert done.returncode == 2, done.stderr
@@ -185,6 +183,42 @@ def test_an_ablation_needs_labels(tmp_path, capsys, monkeypatch):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     monkeypatch.setattr(sys, "argv", ["command", str(tmp_path), "--dry-run"])
     assert "no labels" in refused(capsys, lambda: launch.command("ablations.constraints"))
+
+
+@pytest.mark.parametrize("name", ["partition", "nodes", "cpus", "memory", "sbatch", "follow"])
+def test_options_of_slurm_are_refused_elsewhere(name):
+    value = {"partition": "gpu", "sbatch": ("foo=bar",), "follow": False}.get(name, 2)
+    flag = "--no-follow" if name == "follow" else f"--{name}"
+    launch.LaunchOptions("slurm", **{name: value}).check()
+    with pytest.raises(UserError, match=f"^{flag} needs SLURM"):
+        launch.LaunchOptions("local", **{name: value}).check()
+    with pytest.raises(UserError, match=f"^{flag} is for jobs"):
+        launch.LaunchOptions("here", **{name: value}).check()
+
+
+def test_options_of_jobs_are_refused_here():
+    for given in ({"time": "5"}, {"gpus": 4}, {"processes": 2}, {"parallel": 2}, {"setup": ("true",)}):
+        with pytest.raises(UserError, match=f"^--{next(iter(given))} is for jobs"):
+            launch.LaunchOptions("here", **given).check()
+        launch.LaunchOptions("here", dry_run=True, **given).check()
+        launch.LaunchOptions("local", **given).check()
+
+
+def test_status_without_squeue_tells_what_the_disk_tells(tmp_path, monkeypatch):
+    """Only a job that just the queue knows of is unknown; where there is none, the queue is not asked."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    submitted = {"submissions": [{"cluster": "slurm", "id": "7", "log": "x.log"}]}
+    for name in ("ended", "broken"):
+        write_json(tmp_path / "jobs" / name / "job.json", submitted)
+    write_json(tmp_path / "jobs" / "ended" / "result.json", {"value": 1, "path": False})
+    write_json(tmp_path / "jobs" / "broken" / "error.json", {"error": "it fell."})
+    assert jobs.states([tmp_path / "jobs" / "ended"])[0].state == "done"
+    write_json(tmp_path / "jobs" / "begun" / "job.json", submitted)
+    told = status.report(tmp_path).splitlines()
+    assert {tuple(line.split()[:2]) for line in told if line.endswith(("7", "x.log"))} == {
+        ("ended", "done"), ("broken", "failed"), ("begun", "unknown")
+    }  # fmt: skip
+    assert "squeue does not answer" in told[-1]
 
 
 def test_status_of_a_folder_of_nobody(capsys):

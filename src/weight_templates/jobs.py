@@ -25,7 +25,7 @@ from .errors import RunError, UserError
 from .files import digest_of_file, expanded, write_json
 
 
-State = Literal["done", "failed", "running", "waiting", "new"]
+State = Literal["done", "failed", "running", "waiting", "new", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,20 +165,29 @@ def _digest(path: Path, changed: int) -> str:
     return digest_of_file(path)
 
 
-def states(folders: Sequence[Path]) -> list[Found]:
-    """The states of jobs, by their folders."""
+def states(folders: Sequence[Path], ask: bool = True) -> list[Found]:
+    """The states of jobs, by their folders; raises RunError where SLURM has to be asked, and does not answer.
+
+    **Arguments:**
+
+    - `ask`: whether to ask SLURM. If not, what only its queue tells is unknown.
+    """
     said = [read_json(folder / "job.json") or {"submissions": []} for folder in folders]
     last = [job["submissions"][-1] if job["submissions"] else None for job in said]
-    queue = _queue() if any(one and one["cluster"] == "slurm" for one in last) else {}
+    done = [(folder / "result.json").exists() for folder in folders]
+    queued = [one and one["cluster"] == "slurm" and not ended for one, ended in zip(last, done, strict=True)]
+    queue = _queue() if ask and any(queued) else {}
     found = []
-    for folder, one in zip(folders, last, strict=True):
+    for folder, one, ended, waits in zip(folders, last, done, queued, strict=True):
         name, log = (one["id"], one["log"]) if one else ("", "")
         alive = one and (queue.get(name) if one["cluster"] == "slurm" else _process(int(name)))
         error = read_json(folder / "error.json")
-        if (folder / "result.json").exists():
+        if ended:
             found.append(Found("done", "", name, log))
         elif alive:
             found.append(Found(alive, "", name, log))
+        elif waits and error is None and not ask:
+            found.append(Found("unknown", "", name, log))
         elif one is None and error is None:
             found.append(Found("new", "", name, log))
         else:

@@ -50,9 +50,9 @@ class LaunchOptions:
     processes: int | None = None
     """Processes on each node, which share each batch; default one a GPU, or one."""
     cpus: int | None = None
-    """Cores for each process."""
+    """Cores for each process, under SLURM."""
     memory: int | None = None
-    """GB on each node."""
+    """GB on each node, under SLURM."""
     parallel: int | None = None
     """Jobs at a time; default 1 on this machine, 256 under SLURM."""
     sbatch: tuple[str, ...] = ()
@@ -66,16 +66,15 @@ class LaunchOptions:
         for name, least in (("nodes", 1), ("gpus", 0), ("processes", 1), ("cpus", 1), ("memory", 1), ("parallel", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"--{name} {value} is out of range; give {least} or more.")
-        if self.launch == "local" and self.nodes > 1:
-            raise UserError(f"--nodes {self.nodes} needs SLURM; say --launch slurm.")
+        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        for name in given:
+            flag = "--no-follow" if name == "follow" else f"--{name}"
+            if self.launch == "local" and name in ("nodes", "partition", "cpus", "memory", "sbatch", "follow"):
+                raise UserError(f"{flag} needs SLURM; say --launch slurm, or leave it out.")
+            if self.launch == "here" and not self.dry_run:
+                raise UserError(f"{flag} is for jobs, but this would run here; say --launch slurm or --launch local.")
         if self.launch == "local" and self.gpus and (self.parallel or 1) > 1:
             raise UserError("jobs that run at a time on this machine would share its first GPUs; leave --parallel out.")
-        if self.launch == "here" and not self.dry_run:
-            for name in ("partition", "nodes", "gpus", "processes", "cpus", "memory", "parallel", "sbatch", "setup"):
-                if getattr(self, name) != getattr(type(self)(), name):
-                    raise UserError(
-                        f"--{name} is for jobs, but this would run here; say --launch slurm or --launch local."
-                    )
 
 
 HERE = LaunchOptions()
