@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,47 @@ def test_a_job_that_dies_is_found_dead(tmp_path):
     assert process.returncode == 1
     assert "failed   wait-0" in told
     assert "it ended without a result" in told or "without a word" in told
+
+
+def test_a_process_that_stopped_to_go_on_is_submitted_again(tmp_path, monkeypatch, capsys):
+    """submitit starts a process six times; a job that ran out of time once more has not failed."""
+    cells = [jobs.Job("tests.slurm.work:cell", work.Cell(str(tmp_path), n, 0.0, False), f"wait-{n}") for n in range(2)]
+    for cell in cells:
+        write_json(cell.path / "job.json", {"submissions": [{"cluster": "local", "id": "0", "log": "x.log"}]})
+    # In place of submitit, which closes the stream that pytest reads when it is imported here.
+    for module in ("submitit", "submitit.helpers"):
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(DelayedSubmission=lambda job: job))
+    cells[0].checkpoint()
+    assert [found.state for found in jobs.states([cell.path for cell in cells])] == ["failed", "failed"]
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    for cell in cells:
+        cell.checkpoint()
+    assert [found.state for found in jobs.states([cell.path for cell in cells])] == ["stopped", "stopped"]
+    assert "stopped" in status.report(tmp_path)
+    monkeypatch.delenv("SUBMITIT_EXECUTOR")
+    submitted = []
+
+    def submit(some, options):
+        submitted.extend(some)
+        for job in some:
+            job()
+
+    monkeypatch.setattr(launch, "_submit", submit)
+    monkeypatch.setattr(launch.time, "sleep", lambda seconds: None)
+    launch.follow(cells, [], launch.LaunchOptions("local"))
+    assert submitted == cells
+    told = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert sorted(told) == ["done", "done", "stopped", "stopped"]
+    assert not list(tmp_path.glob("jobs/*/again.json"))
+
+
+@pytest.mark.large
+def test_processes_are_started_as_often_as_it_takes(tmp_path):
+    done = run(tmp_path, "--count=1", "--again=7", "--launch=local")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("submitted ") == 2
+    assert collected(tmp_path) == [0]
+    assert len((tmp_path / "starts-0").read_text().split()) == 8
 
 
 @pytest.mark.parametrize(

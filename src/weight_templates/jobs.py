@@ -5,6 +5,7 @@ A job leaves in `root/jobs/NAME-DIGEST`:
     job.json       what was asked, and how it was submitted
     result.json    what the function returned: the job is done, and is not submitted again
     error.json     why it failed, in one sentence
+    again.json     it has stopped to be started again, and has not been yet
 
 Preempted, timed out or killed, a job is called again with the same configuration, and its runs go on from their last
 checkpoints. Whether jobs are waiting, running or gone, SLURM's `squeue` tells; its accounting need not be there.
@@ -25,7 +26,7 @@ from .errors import RunError, UserError
 from .files import digest_of_file, expanded, write_json
 
 
-State = Literal["done", "failed", "running", "waiting", "new", "unknown"]
+State = Literal["done", "failed", "running", "waiting", "stopped", "new", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Job:
         """Calls the function, and writes down what came out."""
         config = self.again().config if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else self.config
         error = self.path / "error.json"
-        error.unlink(missing_ok=True)
+        for file in (error, self.path / "again.json"):
+            file.unlink(missing_ok=True)
         try:
             compute_inline()
             leads = _join()
@@ -98,6 +100,8 @@ class Job:
         """What submitit queues again when the job is preempted or runs out of time."""
         from submitit.helpers import DelayedSubmission
 
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # which starts a process six times, and no more
+            write_json(self.path / "again.json", {})
         return DelayedSubmission(self.again())
 
 
@@ -188,6 +192,8 @@ def states(folders: Sequence[Path], ask: bool = True) -> list[Found]:
             found.append(Found(alive, "", name, log))
         elif waits and error is None and not ask:
             found.append(Found("unknown", "", name, log))
+        elif one and one["cluster"] == "local" and error is None and (folder / "again.json").exists():
+            found.append(Found("stopped", "", name, log))
         elif one is None and error is None:
             found.append(Found("new", "", name, log))
         else:

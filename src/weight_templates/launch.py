@@ -235,7 +235,7 @@ def _status(jobs: Sequence[Job]) -> str:
 
 
 def follow(jobs: Sequence[Job], wanted: list[Job], options: LaunchOptions) -> None:
-    """Tells what becomes of jobs until all have ended, submitting those that are `wanted` as others end.
+    """Tells what becomes of jobs until all have ended, submitting those that are `wanted`, or stop, as others end.
 
     Raises RunError if one failed.
     """
@@ -244,12 +244,13 @@ def follow(jobs: Sequence[Job], wanted: list[Job], options: LaunchOptions) -> No
         found = dict(zip([job.path for job in jobs], _patiently([job.path for job in jobs]), strict=True))
         for job in wanted:
             found[job.path] = Found("new", "", "", "")  # whatever an earlier submission came to
+        wanted += [job for job in jobs if found[job.path].state == "stopped"]
         for path, now in found.items():
             # A result may be late to appear on this machine: a job counts as failed when it was so twice.
             missing[path.name] = missing.get(path.name, 0) + 1 if now.state == "failed" else 0
             state = "running" if missing[path.name] == 1 else now.state
             found[path] = now._replace(state=state)
-            if told.get(path.name, "new") != state and missing[path.name] != 1:
+            if state not in ("new", told.get(path.name)) and missing[path.name] != 1:
                 cli.say(f"{state:<8} {path.name} (job {now.id})" + (f": {now.why}" if now.why else ""))
                 told[path.name] = state
                 pause = 0.5
@@ -306,7 +307,7 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
         words["local_setup"] = setup
     name = jobs[0].name if len(jobs) == 1 else f"{jobs[0].name}-and-{len(jobs) - 1}-more"
     folder = jobs[0].path.parent / "logs" / "%j"
-    for job, file in itertools.product(jobs, ("result.json", "error.json")):
+    for job, file in itertools.product(jobs, ("result.json", "error.json", "again.json")):
         (job.path / file).unlink(missing_ok=True)
     with _own_environment():
         try:
