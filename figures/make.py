@@ -20,14 +20,16 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs as a script, whatever the folder
 
-from figures import methods, overview, records, sizes, variants  # noqa: E402
+from figures import methods, overview, pretraining, records, sizes, variants  # noqa: E402
 
 from weight_templates import cli, launch  # noqa: E402
 from weight_templates.errors import RunError, UserError  # noqa: E402
 from weight_templates.files import expanded  # noqa: E402
 
 
-PAGES: dict[str, Any] = {ablation: module.main for module in (sizes, methods, variants) for ablation in module.TITLES}
+PAGES: dict[str, Any] = {
+    ablation: module.main for module in (sizes, methods, variants, pretraining) for ablation in module.TITLES
+}
 """What makes the page of a file of records, by the ablation that it is of."""
 
 

@@ -29,20 +29,25 @@ UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}
 """Metadata of a PDF without what differs from one run to the next."""
 
 
-def read(name: str) -> tuple[dict[str, Any], Any]:
-    """What a file of records says of itself, and its runs as a table, with test (else held-out) accuracies in percent."""
+def read_runs(name: str) -> tuple[dict[str, Any], Any]:
+    """What a file of records says of itself, and its runs as a table."""
     import pandas as pd  # slow to import, like all that draws, and the command lines of ablations import this
 
     tree = json.loads((RECORDS / f"{name}.json").read_text())
-    runs: Any = pd.DataFrame(tree["runs"])
+    return tree["about"], pd.DataFrame(tree["runs"])
+
+
+def read(name: str) -> tuple[dict[str, Any], Any]:
+    """As `read_runs`, with test (else held-out) accuracies in percent."""
+    about, runs = read_runs(name)
     for score in ("top1", "top5"):
         runs[score] = [100 * (test or held)[score] for test, held in zip(runs["test"], runs["held_out"], strict=True)]
     runs["size"] = [f"L{depth}H{heads}" for depth, heads in zip(runs["depth"], runs["heads"], strict=True)]
-    return tree["about"], runs
+    return about, runs
 
 
-IDENTITY = ("data", "arm", "depth", "heads", "seed")
-"""What tells the runs of one protocol apart."""
+IDENTITY = ("data", "arm", "depth", "heads", "seed", "image", "patch", "epochs")
+"""What tells the runs of one protocol apart, as far as their records have it."""
 
 
 def keep(ablation: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> str:

@@ -7,12 +7,13 @@ import pytest
 from figures import paper, records
 from figures import variants as pages
 
-from ablations import architecture, choices, constraints, methods, sizes, variants
+from ablations import architecture, choices, constraints, methods, pretraining, sizes, variants
 from ablations.sizes import Protocol
 from weight_templates import launch
 from weight_templates.config import ScalingOptions, ViTConfig
 from weight_templates.constraints import constraint_of
 from weight_templates.errors import UserError
+from weight_templates.files import write_json
 from weight_templates.layouts import LAYOUTS, shapes
 
 
@@ -131,6 +132,57 @@ def test_mistakes():
     ):
         with pytest.raises(UserError, match=says):
             constraints.jobs(dataclasses.replace(base, **change))
+
+
+def test_families_pre_trained_alike_are_tabulated(tmp_path, monkeypatch):
+    """From what its jobs would have returned; a set whose steps are not timed yet has empty cells."""
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "results")
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
+    config = pretraining.Config(("/a/cifar10", "/a/tiny:64:8:1"), root=str(tmp_path))
+    grid = pretraining.jobs(config)
+    assert len({job.path for job in grid}) == len(grid) == 12
+    asked = pretraining.configuration(grid[-2].config)
+    assert (asked.model.image, asked.model.patch, asked.optim.epochs, asked.constraint.family) == (64, 8, 1, "tucker")
+    common = {
+        "depth": 4,
+        "heads": 12,
+        "seed": 0,
+        "steps": 30,
+        "commit": "c",
+        "dirty": False,
+        "device": "cpu",
+        "cores": 2,
+    }
+    common |= {"held_out_loss": {"12": 0.5, "3": 0.6}, "sizes": {"template": 1000, "scalers": 7}, "run": "secret"}
+    (tmp_path / "pretrain" / "secret").mkdir(parents=True)
+    (tmp_path / "pretrain" / "secret" / "reconstructions.png").write_bytes(b"x")
+    for job in grid[:-1]:
+        cell = job.config
+        seen = pretraining.configuration(cell)
+        size = {"image": seen.model.image, "patch": seen.model.patch, "epochs": seen.optim.epochs}
+        value = common | size | {"data": job.name.split("-")[1], "arm": cell.family, "loss": 0.1234}
+        if cell.rounds:
+            value = {"tucker": {"images_per_second": 2000.4, "ratio": [1.5, 1.25, 1.75]}}
+        write_json(job.path / "result.json", {"value": value, "path": False})
+    pretraining.collect(config, [job for job in grid if job.result is not None])
+    page = (tmp_path / "docs" / "pretraining.md").read_text()
+    assert "`python ablations/pretraining.py cifar10 tiny:64:8:1`" in page
+    assert "held out, 3 heads | held out, 12 heads |" in page
+    assert "| tucker | 0.1234 | 0.6000 | 0.5000 | 1,000 | 7 | 2,000 | 1.50 (1.25–1.75) |" in page
+    assert "| tucker | 0.1234 | 0.6000 | 0.5000 | 1,000 | 7 |  |  |" in page
+    assert page.count("\n## ") == 2
+    kept = (tmp_path / "results" / "pretraining.json").read_text()
+    assert "secret" not in kept
+    assert str(tmp_path) not in kept + page
+    assert len(list((tmp_path / "docs").glob("pretraining-*-*.png"))) == 4
+    for change, says in (
+        ({"data": ()}, "no data"),
+        ({"data": ("x", "x")}, "x twice"),
+        ({"data": ("x:64",)}, "SOURCE:IMAGE:PATCH:EPOCHS"),
+        ({"rounds": 1}, "--rounds 1"),
+    ):
+        with pytest.raises(UserError, match=says):
+            pretraining.jobs(dataclasses.replace(config, **change))
 
 
 def test_mistakes_in_grids_over_a_bank(tmp_path):
