@@ -1,7 +1,7 @@
 """Stochastic scaling and the dress of the network.
 
-Counterpart of: SWEET's Table 5 (L3H3, L3H4, L3H5; ImageNet, 30 epochs): without scaling 48.63, 53.92, 58.65; weight selection
-48.65, 53.64, 57.09; without enhancements 49.03, 54.65, 57.80; SWEET 49.57, 55.21, 58.80. (Table 4 prints 58.99 for the
+Counterpart of: SWEET's Table 5 (L3H3, L3H4, L3H5; ImageNet, epochs unknown): without scaling 48.63, 53.92, 58.65; weight
+selection 48.65, 53.64, 57.09; without enhancements 49.03, 54.65, 57.80; SWEET 49.57, 55.21, 58.80. (Table 4 prints 58.99 for the
 same Tucker L3H5; the paper does not explain it.)
 Command: python ablations/architecture.py PATH/TO/cifar10
 Cost: on two CPU cores about an hour a row with the defaults; without scaling half as much again.

@@ -1,12 +1,12 @@
 """The families of constraints at equal template budget.
 
-Counterpart of: SWEET's Table 4 (L3H5, L4H4, L5H3; ImageNet, 30 epochs): without 57.09, 57.99, 54.51; linear 58.09, 59.00,
-55.66; Kronecker 58.83, 59.47, 55.88; Tucker 58.99, 59.71, 56.70. "Without" is weight selection from an ordinary
+Counterpart of: SWEET's Table 4 (L3H5, L4H4, L5H3; ImageNet, epochs unknown): without 57.09, 57.99, 54.51; linear 58.09,
+59.00, 55.66; Kronecker 58.83, 59.47, 55.88; Tucker 58.99, 59.71, 56.70. "Without" is weight selection from an ordinary
 auto-encoder (its L3H5 is the number of weight selection in Table 5). SVD, FINE's family, is ours.
 Command: python ablations/constraints.py PATH/TO/cifar10
 Cost: on two CPU cores about an hour a family with the defaults; on a GPU some minutes.
-Expected: all families above "without", Tucker first; the paper's gaps between families are below one point, so their order
-needs several seeds.
+Expected: all families above "without", Tucker first; the paper's gaps from one family to the next are below one point, so their
+order needs several seeds.
 """
 
 from functools import partial

@@ -4,10 +4,12 @@ Counterpart of: the pre-training behind SWEET's Table 4 (which prints fine-tuned
 compares with these losses).
 Command: python ablations/pretraining.py PATH/TO/cifar10 PATH/TO/tiny-imagenet:64:8:2
 Cost: about 8 minutes a family and data set on two CPU cores.
+Expected: at full width `none` reconstructs best, having all its weights to itself; at 3 heads the others do.
 
-Every argument is a data source, then optionally `:IMAGE:PATCH:EPOCHS`. All runs are those of
-`experiments/pretrain.py`, so a second call goes on where the first was stopped. Writes `docs/results/pretraining.md`
-and the reconstructions beside it. Step times are measured afterwards, all families in turn in one process.
+Every argument is a data source, then optionally `:IMAGE:PATCH:EPOCHS`. All runs are those of `experiments/pretrain.py`, so
+a second call goes on where the first was stopped. Step times are a job of their own: all families in turn in one process.
+Writes `results/pretraining.json`, the records, and from them, through `figures/pretraining.py`, the page in `docs/results`;
+the reconstructions beside it are the runs' own.
 """
 
 import dataclasses
@@ -15,16 +17,22 @@ import json
 import shutil
 import typing
 from pathlib import Path
+from typing import Any
 
 import tyro
+from figures import pretraining as figures
+from figures import records
+from figures.records import keep
 
+from ablations.sizes import check_distinct, flags
 from experiments import pretrain
-from weight_templates import cli
+from weight_templates import cli, launch
 from weight_templates.config import ConstraintOptions, DataOptions, Family, RunOptions
 from weight_templates.errors import UserError
+from weight_templates.files import expanded
+from weight_templates.jobs import Job
 
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FAMILIES: tuple[Family, ...] = typing.get_args(Family)
 
 
@@ -42,97 +50,120 @@ class Config:
     """Folder of all runs."""
 
 
-def configuration(source: str, family: Family, config: Config) -> pretrain.Config:
+PRESETS = {"default": Config()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A family on a source; or the timing of all, in so many turns."""
+
+    source: str
+    epochs: int
+    root: str
+    family: Family = "none"
+    rounds: int = 0
+
+
+def configuration(cell: Cell) -> pretrain.Config:
     """The run of a family on a source: 4 layers, 12 heads of 8 channels, 0.44 M governed weights."""
-    name, *rest = source.split(":") if not source.startswith("hub:") else [source]
+    name, *rest = cell.source.split(":") if not cell.source.startswith("hub:") else [cell.source]
     if rest and (len(rest) != 3 or not all(n.isdigit() for n in rest)):
-        raise UserError(f"{source} does not read as SOURCE:IMAGE:PATCH:EPOCHS, such as tiny-imagenet:64:8:2.")
-    image, patch, epochs = (int(n) for n in rest) if rest else (32, 4, config.epochs)
+        raise UserError(f"{cell.source} does not read as SOURCE:IMAGE:PATCH:EPOCHS, such as tiny-imagenet:64:8:2.")
+    image, patch, epochs = (int(n) for n in rest) if rest else (32, 4, cell.epochs)
     base = pretrain.PRESETS["tiny"]
     return dataclasses.replace(
         base,
-        constraint=ConstraintOptions(family),
+        constraint=ConstraintOptions(cell.family),
         data=DataOptions(name),
         model=dataclasses.replace(base.model, depth=4, image=image, patch=patch),
         optim=dataclasses.replace(base.optim, epochs=epochs),
-        run=RunOptions(root=config.root, log_every=50),
+        run=RunOptions(root=cell.root, log_every=50),
     )
 
 
-def main(config: Config) -> None:
-    """Runs what has not been run, times the steps, writes the table."""
+def jobs(config: Config) -> list[Job]:
+    """The grid: of each source a job for each family, and one for the timing."""
     if not config.data:
         raise UserError("no data was given; say `python ablations/pretraining.py PATH/TO/cifar10`.")
+    check_distinct("the list of data", config.data)
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
-    runs = {
-        (source, family): pretrain.main(configuration(source, family, config)).parent
-        for source in config.data
-        for family in FAMILIES
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = [HEADER.format(command=f"python ablations/pretraining.py {' '.join(_public(s) for s in config.data)}")]
+    grid = []
     for source in config.data:
-        text.append(section(source, {f: runs[source, f] for f in FAMILIES}, config))
-    (RESULTS / "pretraining.md").write_text("\n".join(text))
-    cli.say(f"table            {RESULTS / 'pretraining.md'}")
+        cell = Cell(source, config.epochs, config.root)
+        name = f"pretraining-{Path(configuration(cell).data.source).name}"
+        grid += [
+            Job("ablations.pretraining:cell", dataclasses.replace(cell, family=f), f"{name}-{f}") for f in FAMILIES
+        ]
+        grid.append(Job("ablations.pretraining:cell", dataclasses.replace(cell, rounds=config.rounds), f"{name}-steps"))
+    return grid
 
 
-def section(source: str, runs: dict[Family, Path], config: Config) -> str:
-    """The table of one data set."""
+def cell(cell: Cell) -> dict[str, Any]:
+    """Runs what has not been run of a family; its record. Or times the steps of all families."""
+    asked = configuration(cell)
+    if cell.rounds:
+        return timing(asked, cell.rounds)
+    cli.say(f"{Path(asked.data.source).name}: {cell.family}")
+    run = pretrain.main(asked).parent
+    summary = json.loads((run / "summary.json").read_text())
+    start = json.loads((run / "environment.json").read_text())[0]
+    return {
+        "data": Path(asked.data.source).name,
+        "arm": cell.family,
+        "depth": asked.model.depth,
+        "heads": asked.model.heads,
+        "image": asked.model.image,
+        "patch": asked.model.patch,
+        "epochs": asked.optim.epochs,
+        "seed": asked.seed,
+        **{name: summary[name] for name in ("steps", "loss", "held_out_loss", "sizes")},
+        **{name: start[name] for name in ("commit", "dirty", "device", "cores")},
+        "run": run.name,
+    }
+
+
+def timing(asked: pretrain.Config, rounds: int) -> dict[str, Any]:
+    """Images a second of each family's bare step, and its time over that of `none`: the median and two quartiles."""
     from benchmarks.interleave import compare
     from benchmarks.steps import our_step
 
-    shown = configuration(source, "none", config)
-    batch = shown.optim.batch
-    timing = compare({f: our_step(f, shown.model, shown.decoder, batch) for f in FAMILIES}, "none", config.rounds)
-    summary = {f: json.loads((run / "summary.json").read_text()) for f, run in runs.items()}
-    starts = [json.loads((run / "environment.json").read_text())[0] for run in runs.values()]
-    commits = {s["commit"][:8] + (" with uncommitted changes" if s["dirty"] else "") for s in starts if s["commit"]}
-    about = json.loads((runs["none"] / "config.json").read_text())
-    heads = [int(h) for h in summary["none"]["held_out_loss"]]
-    name = Path(_public(source).split(":")[0]).name
-    lines = [
-        f"## {name}",
-        "",
-        f"{about['optim']['epochs']} epochs, {summary['none']['steps']} steps of {batch} images of {shown.model.image} px; "
-        f"{shown.model.depth} layers, {shown.model.heads} heads of {shown.model.head_dim} channels, patch "
-        f"{shown.model.patch}; one seed. Trained at {', '.join(sorted(commits))} on {starts[0]['device']} "
-        f"with {starts[0]['cores']} cores.",
-        "",
-        "| family | training loss | "
-        + " | ".join(f"held out, {h} heads" for h in heads)
-        + " | template | scalers | images/s | step / none (quartiles) |",
-        "|---" * (len(heads) + 6) + "|",
-    ]
-    for family in FAMILIES:
-        s, t = summary[family], timing[family]
-        held = " | ".join(f"{s['held_out_loss'][str(h)]:.4f}" for h in heads)
-        lines.append(
-            f"| {family} | {s['loss']:.4f} | {held} | {s['sizes']['template']:,} | {s['sizes']['scalers']:,} | "
-            f"{batch / t.seconds:,.0f} | {t.words} |"
-        )
-    for family in ("none", "tucker"):
-        picture = f"reconstructions-{name}-{family}.png"
-        shutil.copyfile(runs[family] / "reconstructions.png", RESULTS / picture)
-        lines += [
-            "",
-            f"![reconstructions of {family} on {name}]({picture})",
-            f"*{family} on {name}: held-out images.*",
-        ]
-    return "\n".join(lines) + "\n"
+    batch = asked.optim.batch
+    found = compare({f: our_step(f, asked.model, asked.decoder, batch) for f in FAMILIES}, "none", rounds)
+    return {f: {"images_per_second": batch / t.seconds, "ratio": [t.ratio, *t.spread]} for f, t in found.items()}
 
 
-HEADER = """# Families of constraints, pre-trained alike
+def check(cell: Cell) -> None:
+    """Raises UserError for a mistake in what is pre-trained, and where there are no images."""
+    pretrain.check(configuration(cell))
 
-Made by `{command}` (see that file for the protocol); nothing here is typed by hand.
 
-Losses are mean squared errors over the hidden patches, pixels normalised by their patch (lower is better; 1 is what
-predicting every patch's mean gives). *Held out* is on images kept from training, at several widths of the same bank,
-sliced without any adaptation. `none` is pre-trained without width scaling, as ordinary pre-training is, the others with
-it: every one of their steps sees a random narrower model. Images/s and the ratio of step times are of the bare step,
-measured in turns in one process.
-"""
+def cost(cell: Cell) -> float:
+    """FLOPs of the run; the timing costs little beside it."""
+    return 0.0 if cell.rounds else pretrain.cost(configuration(cell))
+
+
+def collect(config: Config, jobs: list[Job]) -> None:
+    """Writes records, page and reconstructions of what is done."""
+    asked = configuration(jobs[0].config)
+    words = " ".join(map(_public, config.data)) + flags(config, Config(), ("epochs",))
+    about = {
+        "command": f"python ablations/pretraining.py {words}",
+        "model": {"depth": asked.model.depth, "heads": asked.model.heads, "head_dim": asked.model.head_dim},
+        "batch": asked.optim.batch,
+        "base_lr": asked.optim.base_lr,
+    }
+    times = {job.config.source: job.result for job in jobs if job.config.rounds}
+    runs = [job.result | times.get(job.config.source, {}).get(job.config.family, {}) for job in jobs if not job.config.rounds]  # fmt: skip
+    if not runs:
+        return
+    name = keep("pretraining", about, [{key: value for key, value in run.items() if key != "run"} for run in runs])
+    records.RESULTS.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        picture = expanded(config.root) / "pretrain" / run["run"] / "reconstructions.png"
+        if run["arm"] in figures.SHOWN and picture.exists():
+            shutil.copyfile(picture, records.RESULTS / figures.picture(name, run["data"], run["arm"]))
+    figures.main(name)
 
 
 def _public(source: str) -> str:
@@ -142,4 +173,4 @@ def _public(source: str) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse({"default": Config()})))
+    launch.command("ablations.pretraining")

@@ -4,6 +4,8 @@ Counterpart of: SWEET's Table 1 and its figure of convergence, in small; the pap
 so no number of theirs compares directly.
 Command: python ablations/sizes.py BANK PATH/TO/cifar10 PATH/TO/tiny-imagenet
 Cost: about two hours on two CPU cores with the defaults and a bank of `--preset small`, 12 x 12 of 16 channels.
+Expected: initialised above scratch at every size, and from the first epoch on; adapted above zero-shot where a size is far
+from the bank's.
 
 A probe and full fine-tuning by `experiments/finetune.py` for each size, data set and start: a random network, one
 initialised zero-shot, and with `--adapt PATH` one whose scalers `experiments/adapt.py` has learned on those images (one
@@ -16,11 +18,12 @@ Writes `results/sizes.json`, the records, and from them, through `figures/sizes.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +34,7 @@ from figures.records import keep
 
 from experiments import adapt, finetune, reconstruct
 from weight_templates import cli, launch
-from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig
+from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig, check_seed
 from weight_templates.errors import UserError
 from weight_templates.jobs import Job
 
@@ -62,6 +65,17 @@ class Protocol:
     """Where the head starts; see `experiments/finetune.py`."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of initialisation, held-out images, order and augmentation."""
+
+    def check(self) -> None:
+        """Raises UserError where a number is out of range, or a seed comes twice: it would count as another run."""
+        check_distinct("--seeds", self.seeds)
+        check_distinct("--base-lr", self.base_lr)
+        for seed in self.seeds:
+            check_seed(seed, "--seeds")
+        numbers = [("count", self.count), ("epochs", self.epochs), ("batch", self.batch)]
+        for name, value in [*numbers, *(("base-lr", rate) for rate in self.base_lr)]:
+            if not value > 0:
+                raise UserError(f"--{name} {value} is not positive.")
 
     def flops(self, network: ViTConfig) -> float:
         """What a fine-tuning costs."""
@@ -138,10 +152,19 @@ def adaptation(bank: str, data: str, depth: int, heads: int, steps: int, root: s
     return dataclasses.replace(base, bank=bank, depth=depth, heads=heads, data=images, optim=optim, seed=seed, run=run)
 
 
+def check_distinct(flag: str, values: Sequence[Any]) -> None:
+    """Raises UserError where there is no value, or one comes twice."""
+    if not values:
+        raise UserError(f"{flag} needs at least one value.")
+    for value in values:
+        if values.count(value) > 1:
+            raise UserError(f"{flag} has {value} twice; say it once.")
+
+
 def size_of(text: str) -> tuple[int, int]:
     """Layers and heads of `L3H5`; raises UserError."""
     if not re.fullmatch(r"L[1-9]\d*H[1-9]\d*", text):
-        raise UserError(f"--sizes {text} is not of the form L6H12.")
+        raise UserError(f"{text} is no size; give layers and heads as in L6H12.")
     depth, heads = map(int, text[1:].split("H"))
     return depth, heads
 
@@ -177,8 +200,11 @@ def jobs(config: Config) -> list[Job]:
             "give a bank and data; say `python ablations/sizes.py PATH/TO/bank.safetensors PATH/TO/cifar10`."
         )
     finetune.identity(config.bank)
-    if not config.depths or not config.heads:
-        raise UserError("--depths and --heads need at least one value each.")
+    config.protocol.check()
+    for flag in ("data", "depths", "heads"):
+        check_distinct(f"--{flag}", getattr(config, flag))
+    for depth, heads in itertools.product(config.depths, config.heads):
+        size_of(f"L{depth}H{heads}")
     grid = sorted(itertools.product(sorted(config.depths), sorted(config.heads)), key=lambda s: s[0] * s[1] ** 2)
     shared = (config.bank, config.data, config.adapt, config.adapt_steps)
     return [
@@ -208,6 +234,23 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
     return records
 
 
+def check(cell: Cell) -> None:
+    """Raises UserError where there are no images, or none with labels to fine-tune on."""
+    for source in cell.data:
+        check_images(source)
+    if cell.adapt:
+        check_images(cell.adapt, labelled=False)
+
+
+@functools.cache
+def check_images(source: str, labelled: bool = True) -> None:
+    """Raises UserError where there are no images, or none with labels if these are asked for; looks once."""
+    from weight_templates import data
+
+    if not data.open_source(DataOptions(source), 32, 0).classes and labelled:
+        raise UserError(f"the images of {source} have no labels; give a labelled set, such as one folder a class.")
+
+
 def cost(cell: Cell) -> float:
     """FLOPs of the fine-tuning; probes and adaptation cost little beside it."""
     import weight_templates as wt
@@ -234,16 +277,16 @@ def collect(config: Config, jobs: list[Job]) -> None:
         and {"data": Path(config.adapt).name, "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
         **dataclasses.asdict(config.protocol),
     }
+    name = keep("sizes", about, [record for job in jobs for record in job.result])
     if config.adapt:
         banks = [
             str(adapt.main(adaptation(config.bank, config.adapt, c.depth, c.heads, config.adapt_steps, config.root)))
             for c in (job.config for job in jobs)
         ]
         records.RESULTS.mkdir(parents=True, exist_ok=True)
-        picture = str(records.RESULTS / "sizes-reconstructions.png")
+        picture = str(records.RESULTS / f"{name}-reconstructions.png")
         reconstruct.main(reconstruct.Config(tuple(banks), DataOptions(config.adapt, count=64), out=picture))
-    keep("sizes", about, [record for job in jobs for record in job.result])
-    figures.main()
+    figures.main(name)
 
 
 def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, flags, record, size_of, tuned
+from ablations.sizes import Protocol, adaptation, check_distinct, check_images, flags, record, size_of, tuned
 from experiments import adapt, baseline, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
@@ -44,8 +44,8 @@ class Variant:
 class Config:
     """Pre-train variants, and fine-tune models of several sizes from each."""
 
-    data: tyro.conf.Positional[str] = ""
-    """Images to pre-train on and, labelled, to fine-tune on."""
+    data: tyro.conf.Positional[str] = "synthetic"
+    """Images to pre-train on and, labelled, to fine-tune on: made-up scenes, or the PATH of a real set."""
     sizes: tuple[str, ...] = ()
     """Layers and heads, such as L3H5."""
     variants: tuple[str, ...] = ()
@@ -92,16 +92,18 @@ def changed(config: Any, changes: tuple[tuple[str, Any], ...]) -> Any:
 
 def jobs(ablation: str, variants: tuple[Variant, ...], config: Config) -> list[Job]:
     """The grid of an ablation; raises UserError where something is missing or unknown."""
-    if not config.data:
-        raise UserError(f"no data was given; say `python ablations/{ablation}.py PATH/TO/cifar10`.")
-    if not config.sizes:
-        raise UserError("--sizes needs at least one value.")
+    config.protocol.check()
+    check_distinct("--sizes", config.sizes)
+    if config.adapt_steps < 1:
+        raise UserError(f"--adapt-steps {config.adapt_steps} is not positive.")
     for size in config.sizes:
         size_of(size)
     names = [variant.name for variant in variants]
     for name in config.variants:
         if name not in names:
             raise UserError(f"there is no variant {name!r}; choose among {', '.join(map(repr, names))}.")
+    if config.variants:
+        check_distinct("--variants", config.variants)
     groups: dict[Any, list[Variant]] = {}
     for variant in variants:
         if variant.name in (config.variants or names):
@@ -167,8 +169,14 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
     return records
 
 
+def check(cell: Cell) -> None:
+    """Raises UserError for a mistake in what is pre-trained, and where there are no images with labels."""
+    pretrain.build_of(pretraining(cell))
+    check_images(cell.config.data)
+
+
 def cost(cell: Cell) -> float:
-    """FLOPs of pre-training, at full width, and of fine-tuning."""
+    """FLOPs of pre-training, as the mean over the widths that are computed, and of fine-tuning; adaptation is left out."""
     network = pretraining(cell).model
     tuning = sum(cell.config.protocol.flops(network.resized(*size_of(size))) for size in cell.config.sizes)
     return pretrain.cost(pretraining(cell)) + len(cell.variants) * tuning
@@ -193,5 +201,4 @@ def collect(ablation: str, default: Config, config: Config, jobs: list[Job]) -> 
         **dataclasses.asdict(config.protocol),
     }
     runs = [record for job in jobs for record in job.result]
-    keep(ablation, about, runs)
-    figures.main(ablation)
+    figures.main(keep(ablation, about, runs))

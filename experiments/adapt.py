@@ -10,13 +10,21 @@ source's. The decoder is the bank's. The same command goes on where it was stopp
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from experiments import pretrain
 from weight_templates import cli, launch
-from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, check_seed, to_json
+from weight_templates.config import (
+    DataOptions,
+    OptimOptions,
+    RunOptions,
+    ScalingOptions,
+    ViTConfig,
+    check_seed,
+    to_json,
+)
 from weight_templates.errors import UserError
 from weight_templates.files import digest_of_file
 
@@ -57,23 +65,12 @@ def main(config: Config) -> Path:
     **Returns:** the path of the adapted bank. Raises UserError for a mistake in `config`, RunError if the loss stops
     being finite.
     """
-    if not config.bank:
-        raise UserError("no bank was given; say `python experiments/adapt.py PATH/TO/bank.safetensors --depth 3`.")
-    config.optim.check()
-    check_seed(config.seed)
-
+    bank, target = sized(config)
     import equinox as eqx
 
     import weight_templates as wt
     from weight_templates import convert, inherit, training, trees
 
-    bank = wt.load_bank(config.bank, config.layout)
-    if bank.model.encoder.constraint.fixed:
-        raise UserError(
-            f"the mixtures of {config.bank} follow from the depth, so there are no scalers to learn; use "
-            "experiments/initialize.py."
-        )
-    target = inherit.target_size(bank.config, config.depth, config.heads)
     about = to_json(config) | {"bank": digest_of_file(Path(config.bank))}
     name = f"{bank.family}-L{target.depth}H{target.heads}-{Path(config.data.source).name}".replace(":", "-")
     run = training.Run("adapt", name, about, config.run)
@@ -113,14 +110,45 @@ def main(config: Config) -> Path:
     return made
 
 
-def cost(config: Config) -> float:
-    """FLOPs of the run, if it says its steps; raises UserError where there is no bank."""
+def check_options(config: Config) -> None:
+    """Raises UserError for what can be refused without JAX."""
+    if not config.bank:
+        raise UserError("no bank was given; say `python experiments/adapt.py PATH/TO/bank.safetensors --depth 3`.")
+    config.optim.check()
+    config.run.check()
+    check_seed(config.seed)
+
+
+def check(config: Config) -> None:
+    """Raises UserError for a mistake in `config`, and where there is no bank or there are no images."""
+    from weight_templates import data
+
+    check_options(config)
+    digest_of_file(Path(config.bank))
+    data.open_source(config.data, 32, config.seed)
+
+
+def sized(config: Config) -> tuple[Any, ViTConfig]:
+    """The bank, and the network that it is adapted to; raises UserError for a mistake in `config`."""
+    check_options(config)
+
     import weight_templates as wt
     from weight_templates import inherit
-    from weight_templates.counting import count_mae
 
     bank = wt.load_bank(config.bank, config.layout)
-    target = inherit.target_size(bank.config, config.depth, config.heads)
+    if bank.model.encoder.constraint.fixed:
+        raise UserError(
+            f"the mixtures of {config.bank} follow from the depth, so there are no scalers to learn; use "
+            "experiments/initialize.py."
+        )
+    return bank, inherit.target_size(bank.config, config.depth, config.heads)
+
+
+def cost(config: Config) -> float:
+    """FLOPs of the run, if it says its steps; raises UserError for a mistake in `config`."""
+    from weight_templates.counting import count_mae
+
+    bank, target = sized(config)
     return 3 * count_mae(target, bank.model.config) * (config.optim.steps or float("nan")) * config.optim.batch
 
 

@@ -199,22 +199,39 @@ METHODS: dict[str, Sized] = {
 }
 
 
+def method_of(config: Sized) -> str:
+    """The name of the method that a configuration is of."""
+    return next(name for name, default in METHODS.items() if type(default) is type(config))
+
+
+def check(config: Sized) -> None:
+    """Raises UserError for what can be refused before a source is read or anything is trained."""
+    check_seed(config.seed)
+    config.run.check()
+    if isinstance(config, Cut):
+        if not config.source:
+            raise UserError(
+                f"no source was given; say `python experiments/baseline.py {method_of(config)} PATH/TO/bank.safetensors`."
+            )
+        finetune.identity(config.source, "give the path of one")
+    else:
+        config.model.check()  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(config, Dmae):
+        config.optim.check()
+    if isinstance(config, Learngene):
+        learngene.check(config)
+
+
 def main(config: Sized) -> Path:
     """Makes the backbone by the method that `config` is of, unless that has been done.
 
     **Returns:** the path of the model. Raises UserError for a mistake in `config`, RunError if a loss stops being finite.
     """
-    check_seed(config.seed)
-    method = next(name for name, default in METHODS.items() if type(default) is type(config))
+    check(config)
+    method = method_of(config)
     about: dict[str, Any] = to_json(config) | {"method": method}
     if isinstance(config, Cut):
-        if not config.source:
-            raise UserError(
-                f"no source was given; say `python experiments/baseline.py {method} PATH/TO/bank.safetensors`."
-            )
-        about["source"] = finetune.identity(config.source, "give the path of one")
-    else:
-        config.model.check()  # pyright: ignore[reportAttributeAccessIssue]
+        about["source"] = finetune.identity(config.source)
 
     from weight_templates import convert, inherit, training, trees
 
@@ -222,10 +239,8 @@ def main(config: Sized) -> Path:
     shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
     target = inherit.target_size(shape, config.depth, config.heads)
     if isinstance(config, Dmae):
-        config.optim.check()
         config.decoder.check(target)
     if isinstance(config, Learngene):
-        learngene.check(config)
         config = dataclasses.replace(config, teacher=learngene.teacher_of(config))
         about["teacher"] = finetune.identity(config.teacher, "give the path of a classifier, or none")
     name = f"{method}-L{target.depth}H{target.heads}"
@@ -446,12 +461,10 @@ def cost(config: Sized) -> float:
         size = min(pruning.BATCH, max(1, int(0.9 * images(config.data))))
         return config.batches * size * flops_of_look(source.bank, target)
     if isinstance(config, Dmae):
-        config.optim.check()
         chosen = data.split(np.arange(images(config.data)), config.optim.batch, config.seed)
         seen = config.optim.total(chosen.steps_per_epoch) * config.optim.batch
         return seen * flops_of_lesson(config, shape, target)
     if isinstance(config, Learngene):
-        learngene.check(config)
         own, train = count(shape).flops, int(0.9 * images(config.data))
         seen, fit = (optim.total(train // optim.batch) * optim.batch for optim in (config.optim, config.fit))
         lessons = (0 if config.teacher else 3 * own) + 4 * own

@@ -32,7 +32,7 @@ from weight_templates.config import (
     to_json,
 )
 from weight_templates.errors import UserError
-from weight_templates.files import digest_of_file
+from weight_templates.files import digest_of_file, expanded
 
 
 FINE = OptimOptions(base_lr=1e-3, batch=128, epochs=10, betas=(0.9, 0.999))
@@ -161,9 +161,7 @@ def main(config: Config) -> Path:
         if config.optim == PRESETS[config.preset].optim:
             config = dataclasses.replace(config, optim=PROBE)
         config = dataclasses.replace(config, recipe=RecipeOptions(), head="new")
-    config.recipe.check()
-    config.optim.check()
-    check_seed(config.seed)
+    check_options(config)
     about = to_json(config) | {"start": "scratch" if config.start == "scratch" else identity(config.start)}
 
     import jax.random as jr
@@ -220,6 +218,26 @@ def main(config: Config) -> Path:
     report(summary)
     cli.say(f"model            {made}\ncurves           {run.path / 'accuracy.png'}")
     return made
+
+
+def check_options(config: Config) -> None:
+    """Raises UserError where a number is out of range."""
+    config.recipe.check()
+    config.optim.check()
+    config.run.check()
+    check_seed(config.seed)
+
+
+def check(config: Config) -> None:
+    """Raises UserError for a mistake in `config`, and where there are not the images for a batch."""
+    import numpy as np
+
+    from weight_templates import data
+
+    check_options(config)
+    size = backbone_of(config)[0].config.image
+    images = len(data.open_source(config.data, size, config.seed))
+    data.split(np.arange(images), config.optim.batch, config.seed, part=1 / 10, most=float("inf"))
 
 
 def cost(config: Config) -> float:
@@ -434,7 +452,7 @@ def backbone_of(config: Config) -> tuple[Any, str]:
 
 def identity(start: str, remedy: str = "give the path of one, or say `scratch`") -> str:
     """The digest of the file or folder that a network is read from; raises UserError with the remedy if there is none."""
-    path = Path(start).expanduser()
+    path = expanded(start)
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():

@@ -32,6 +32,7 @@ from weight_templates.config import (
     check_seed,
     to_json,
 )
+from weight_templates.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,23 +83,11 @@ def main(config: Config) -> Path:
     **Returns:** the path of the bank. Raises UserError for a mistake in `config`, RunError if the loss stops being
     finite.
     """
-    config.model.check()
-    config.decoder.check(config.model)
-    config.scaling.check(config.model, config.constraint.family)
-    config.optim.check()
-    check_seed(config.seed)
-
-    # JAX from here on: the command line is parsed, and what can be refused without it is refused.
+    build = build_of(config)
     import equinox as eqx
-    import jax.random as jr
 
     from weight_templates import bank, training
-    from weight_templates.constraints import constraint_of
-    from weight_templates.layouts import LAYOUTS
 
-    constraint, layout = constraint_of(config.constraint), LAYOUTS[config.layout]()
-    build = eqx.Partial(bank.build, config.model, config.decoder, constraint, layout)
-    eqx.filter_eval_shape(build, key=jr.key(0))  # ranks that do not fit are refused here
     family = config.constraint.family
     name = f"{family}-{Path(config.data.source).name}-{config.preset}"
     run = training.Run("pretrain", name, to_json(config), config.run)
@@ -119,6 +108,39 @@ def main(config: Config) -> Path:
         f"--data {config.data.source}"
     )
     return run.path / "bank.safetensors"
+
+
+def build_of(config: Config) -> Callable[..., Any]:
+    """From a `key` to the auto-encoder before training; raises UserError where `config` does not make one."""
+    config.model.check()
+    config.decoder.check(config.model)
+    config.scaling.check(config.model, config.constraint.family)
+    config.optim.check()
+    config.run.check()
+    check_seed(config.seed)
+
+    # JAX from here on: the command line is parsed, and what can be refused without it is refused.
+    import equinox as eqx
+    import jax.random as jr
+
+    from weight_templates import bank
+    from weight_templates.constraints import constraint_of
+    from weight_templates.layouts import LAYOUTS
+
+    constraint, layout = constraint_of(config.constraint), LAYOUTS[config.layout]()
+    build = eqx.Partial(bank.build, config.model, config.decoder, constraint, layout)
+    # Ranks that do not fit are refused here, and the key made inside, so that no device is touched.
+    eqx.filter_eval_shape(lambda: build(key=jr.key(0)))
+    return build
+
+
+def check(config: Config) -> None:
+    """Raises UserError for a mistake in `config`, and where there are not the images for a batch."""
+    from weight_templates import data
+
+    build_of(config)
+    images = data.open_source(config.data, config.model.image, config.seed)
+    data.split(np.arange(len(images)), config.optim.batch, config.seed)
 
 
 def cost(config: Config) -> float:
@@ -148,14 +170,15 @@ def flops_of_image(model: ViTConfig, decoder: DecoderConfig, scaled: ScalingOpti
 def flops_of(bank: Any, path: str | Path) -> int | None:
     """FLOPs of the pre-training of a bank read from `path`, before any adaptation; None if neither it nor the run it lies
     in tells."""
-    about, run = bank.about, Path(path).expanduser().with_name("config.json")
+    about, run = bank.about, expanded(path).with_name("config.json")
     while "pretraining" in about:
         about = about["pretraining"]
     if "flops" in about or about is not bank.about or not {"steps", "batch"} <= about.keys():
         return about.get("flops")
     try:
-        scaled = json.loads(run.read_text()).get("scaling", {}) if run.is_file() else {}
-        options = ScalingOptions(**scaled | {"heads": scaled.get("heads") and tuple(scaled["heads"])})
+        scaled: dict[str, Any] = json.loads(run.read_text()).get("scaling", {}) if run.is_file() else {}
+        scaled["heads"] = scaled.get("heads") and tuple(scaled["heads"])
+        options = ScalingOptions(**scaled)
     except (OSError, ValueError, TypeError, AttributeError):
         return None  # a run of other days, or not one of ours
     return round(flops_of_image(bank.config, bank.model.config, options) * about["steps"] * about["batch"])

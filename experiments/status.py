@@ -15,6 +15,7 @@ from typing import Any
 
 from weight_templates import cli
 from weight_templates.errors import RunError, UserError
+from weight_templates.files import expanded
 from weight_templates.jobs import read_json, states
 
 
@@ -29,8 +30,8 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Prints two tables; raises UserError if there is nothing to show."""
-    root = Path(config.root).expanduser()
+    """Prints two tables; raises UserError if there is nothing to show, or no time between two looks."""
+    root = expanded(config.root)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give --root the folder of your runs.")
     if config.every is not None and config.every <= 0:
@@ -50,11 +51,13 @@ def report(root: Path) -> str:
     text = table(("run", "state", "step", "last record", "images/s", "ETA", "last heard"), runs) if runs else "no runs"
     folders = [p.parent for p in sorted(root.glob("jobs/*/job.json"), key=lambda p: p.stat().st_mtime)]
     if folders:
+        silence = ""
         try:
-            rows = [(f.name, s.state, s.id, s.why) for f, s in zip(folders, states(folders), strict=True)]
-            text += "\n\n" + table(("job", "state", "number", ""), rows)
+            found = states(folders)
         except RunError as error:
-            text += f"\n\n{error}"
+            found, silence = states(folders, ask=False), f"\n{error}"
+        rows = [(folder.name, now.state, now.id, now.why) for folder, now in zip(folders, found, strict=True)]
+        text += "\n\n" + table(("job", "state", "number", ""), rows) + silence
     return text
 
 

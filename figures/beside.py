@@ -4,7 +4,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
-from figures.records import noise, spread
+from figures.records import noise, signed, spread
 
 
 CELLS = (
@@ -56,11 +56,6 @@ def cell(values: np.ndarray, theirs: float | None = None) -> str:
     return f"{spread(values)} ({len(values)})" + (
         "" if theirs is None else f" \\| {theirs:.2f} \\| {signed(values.mean() - theirs)}"
     )
-
-
-def signed(number: float) -> str:
-    """With its sign, as a figure of one decimal."""
-    return f"{number:+.1f}".replace("-", "−")
 
 
 def accuracy(t: Table) -> list[str]:
@@ -132,19 +127,35 @@ def agreement(t: Table) -> str:
                 told, told_same = told + 1, told_same + agrees
     return (
         f"Two rows of a column are in the paper's order in {same} of {pairs} pairs; among the {told} pairs that are "
-        f"further apart than by chance nineteen times in twenty, in {told_same}."
+        f"further apart than by chance nineteen times in twenty, in {told_same}.{caveat(t)}"
     )
+
+
+def caveat(t: Table) -> str:
+    """What chance leaves out where no row of a column has several seeds, in words; else nothing."""
+    if all(freedom(t, column) for column in t.columns):
+        return ""
+    return " Chance is that of the test images alone, where no row has several seeds: other seeds may change the order."
+
+
+def freedom(t: Table, column: str) -> int:
+    """Degrees of freedom of a column's spread over seeds, all rows together; 0 where each has one seed."""
+    return sum(len(t.ours[row, column]) - 1 for row in t.rows if (row, column) in t.ours)
 
 
 def apart(t: Table, column: str) -> float:
     """How far two means of a column are apart by chance, nineteen times in twenty, in points.
 
-    With several seeds from their spread; with one, from the number of test images alone, which is less than the truth.
+    With several seeds by Student's t, from the spread within all rows together, taken to be the same in each; with one,
+    from the number of test images alone, which is less than the truth.
     """
     values = [t.ours[row, column] for row in t.rows if (row, column) in t.ours]
-    if min(map(len, values)) == 1:
+    if not (free := freedom(t, column)):
         return noise(float(np.mean([v.mean() for v in values])), t.images)
-    return 2 * float(np.sqrt(2 * np.mean([v.var(ddof=1) / len(v) for v in values])))
+    from scipy.special import stdtrit  # slow to import, and the command lines of ablations import this
+
+    variance = sum(((v - v.mean()) ** 2).sum() for v in values) / free
+    return float(stdtrit(free, 0.975) * np.sqrt(2 * variance * np.mean([1 / len(v) for v in values])))
 
 
 def header(columns: list[str]) -> list[str]:

@@ -13,7 +13,6 @@ import importlib
 import json
 import re
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,17 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs as a script, whatever the folder
 
-from figures import methods, overview, records, sizes, variants  # noqa: E402
+from figures import methods, overview, pretraining, records, sizes, variants  # noqa: E402
 
 from weight_templates import cli, launch  # noqa: E402
 from weight_templates.errors import RunError, UserError  # noqa: E402
+from weight_templates.files import expanded  # noqa: E402
 
 
 PAGES: dict[str, Any] = {
-    "sizes": sizes.main,
-    **{name: partial(methods.main, name) for name in methods.TITLES},
-    **{name: partial(variants.main, name) for name in variants.TITLES},
+    ablation: module.main for module in (sizes, methods, variants, pretraining) for ablation in module.TITLES
 }
+"""What makes the page of a file of records, by the ablation that it is of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,33 +45,46 @@ class Config:
 
 def main(config: Config) -> None:
     """Collects records, writes pages, figures and the report."""
-    for sweep in sorted(Path(config.root).expanduser().glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
+    root = expanded(config.root)
+    for path in sorted(root.glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
         try:
-            collect(json.loads(sweep.read_text()))
+            if not collect(json.loads(path.read_text()), root):
+                cli.say(f"not collected    {path}: none of its jobs is done in {root}")
         except (UserError, RunError) as error:
-            cli.say(f"not collected    {sweep}: {error}")
-    for name, make in PAGES.items():
-        if (records.RECORDS / f"{name}.json").exists():
-            make()
-            cli.say(f"page             {records.RESULTS / name}.md")
+            cli.say(f"not collected    {path}: {error}")
+    for name in names():
+        PAGES[records.subject(name)](name)
+        cli.say(f"page             {records.RESULTS / name}.md")
     overview.main()
     Path(config.report).write_text(report())
     cli.say(f"report           {config.report}")
 
 
-def collect(sweep: dict[str, Any]) -> None:
-    """Has an ablation write the records of its jobs that are done."""
-    module = importlib.import_module(sweep["module"])
-    config = launch.parse(module, sweep["argv"]).config
+def names() -> list[str]:
+    """The files of records that there are, by their names, in the order of their pages."""
+    return [name for ablation in PAGES for name in records.names(ablation)]
+
+
+def collect(sweep: dict[str, Any], root: Path) -> int:
+    """Has an ablation write the records of its jobs that are done under `root`, wherever they were launched.
+
+    **Returns:** how many these are. Raises UserError if the ablation, or what it was launched with, is there no more.
+    """
+    try:
+        module = importlib.import_module(sweep["module"])
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error}; remove this file if the ablation is gone.") from None
+    config = dataclasses.replace(launch.parse(module, sweep["argv"]).config, root=str(root))
     if done := [job for job in module.jobs(config) if job.result is not None]:
         module.collect(config, done)
+    return len(done)
 
 
 def report() -> str:
     """All pages as one in HTML, pictures included."""
     from markdown_it import MarkdownIt
 
-    pages = [path for name in PAGES if (path := records.RESULTS / f"{name}.md").exists()]
+    pages = [path for name in names() if (path := records.RESULTS / f"{name}.md").exists()]
     pages += sorted(path for path in records.RESULTS.glob("*.md") if path not in pages)
     body = MarkdownIt().enable("table").render("\n\n".join(path.read_text() for path in pages))
     body = re.sub(r'<img src="([^"]+)"', lambda found: f'<img src="{embedded(records.RESULTS / found[1])}"', body)

@@ -40,15 +40,17 @@ def main(name: str = "methods") -> None:
     """Writes a page and its figures."""
     about, runs = read(name)
     write(name, page(name, about, runs))
-    for section in runs[SECTION[name]].unique():
-        curves(runs[runs[SECTION[name]] == section], COLUMN[name], f"{name}-{section}-curves")
+    own = records.subject(name)
+    for section in runs[SECTION[own]].unique():
+        curves(runs[runs[SECTION[own]] == section], COLUMN[own], f"{name}-{section}-curves")
 
 
 def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
+    own = records.subject(name)
     model, bank, source = about["model"], about["bank"], about["source"]
     text = [
-        f"# {TITLES[name]}",
+        f"# {records.title(TITLES, name)}",
         "",
         f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
         "",
@@ -64,9 +66,9 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"{beside.CELLS}; after the bars the paper's, on ImageNet at 224 px after 30 epochs and on its downstream sets, and the "
         "difference. Weight selection takes whole heads where positions are rotary, since strided ones would lose their frequencies.",
     ]
-    for section in runs[SECTION[name]].unique():
-        some = runs[runs[SECTION[name]] == section]
-        table = beside.table(some, list(METHODS), COLUMN[name], PRINTED[name])
+    for section in runs[SECTION[own]].unique():
+        some = runs[runs[SECTION[own]] == section]
+        table = beside.table(some, list(METHODS), COLUMN[own], PRINTED[own])
         text += ["", f"## {section}", "", *beside.accuracy(table), "", "The place of each method in its column"]
         if table.both():
             text[-1] += "; after the bars among the methods of the paper: ours, and the paper's"
@@ -75,7 +77,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         if table.both():
             text += ["", beside.agreement(table)]
         text += ["", f"![held-out accuracy while training, {section}]({name}-{section}-curves.png)"]
-    return [*text, "", "## Cost", "", *costs(runs), "", "## The paper's numbers", "", paper.NOTES[name]]
+    return [*text, "", "## Cost", "", *costs(runs), "", "## The paper's numbers", "", paper.NOTES[own]]
 
 
 def costs(runs: Any) -> list[str]:
@@ -124,6 +126,6 @@ def curves(runs: Any, column: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in TITLES:
-        if (records.RECORDS / f"{name}.json").exists():
+    for ablation in TITLES:
+        for name in records.names(ablation):
             main(name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weight_templates import cli
+from weight_templates.config import digest
 from weight_templates.files import write_bytes
 
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results"
-"""Records of runs, one JSON file a page."""
+"""Records of runs, one JSON file a page: NAME.json, and NAME-DIGITS.json where there are several protocols."""
 RESULTS = ROOT / "docs" / "results"
 """Pages and figures."""
 HEADS = {"new": "new", "probe": "the one that a linear probe on the same images found first"}
@@ -28,26 +29,86 @@ UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}
 """Metadata of a PDF without what differs from one run to the next."""
 
 
-def read(name: str) -> tuple[dict[str, Any], Any]:
-    """What a file of records says of itself, and its runs as a table, with test (else held-out) accuracies in percent."""
+def read_runs(name: str) -> tuple[dict[str, Any], Any]:
+    """What a file of records says of itself, and its runs as a table."""
     import pandas as pd  # slow to import, like all that draws, and the command lines of ablations import this
 
     tree = json.loads((RECORDS / f"{name}.json").read_text())
-    runs: Any = pd.DataFrame(tree["runs"])
+    return tree["about"], pd.DataFrame(tree["runs"])
+
+
+def read(name: str) -> tuple[dict[str, Any], Any]:
+    """As `read_runs`, with test (else held-out) accuracies in percent."""
+    about, runs = read_runs(name)
     for score in ("top1", "top5"):
         runs[score] = [100 * (test or held)[score] for test, held in zip(runs["test"], runs["held_out"], strict=True)]
     runs["size"] = [f"L{depth}H{heads}" for depth, heads in zip(runs["depth"], runs["heads"], strict=True)]
-    return tree["about"], runs
+    return about, runs
 
 
-def keep(name: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> None:
-    """Writes records, from which their page can be made again at any time."""
-    path = RECORDS / f"{name}.json"
-    before = len(json.loads(path.read_text())["runs"]) if path.exists() else 0
-    if before > len(runs):
-        cli.say(f"note: {path} had the records of {before} runs, and has those of {len(runs)} now.")
-    rows = ",\n".join(json.dumps(run, sort_keys=True) for run in runs)
-    write_bytes(path, f'{{"about": {json.dumps(about, sort_keys=True)}, "runs": [\n{rows}\n]}}\n'.encode())
+IDENTITY = ("data", "arm", "depth", "heads", "seed", "image", "patch", "epochs")
+"""What tells the runs of one protocol apart, as far as their records have it."""
+
+
+def keep(ablation: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> str:
+    """Writes records, from which their page can be made again at any time.
+
+    Those of the same protocol, all that `about` says but for the command and the seeds, are merged: a new record takes the
+    place of an old one of the same `IDENTITY`, and the others stay. Where a file of another protocol has the name already,
+    that stays as it is, and these go to one with digits after its name.
+
+    **Returns:** the name of the file and of its page.
+    """
+    own, name = json.loads(json.dumps({"about": about, "runs": runs})), ablation
+    if (path := RECORDS / f"{name}.json").exists():
+        if protocol(before := json.loads(path.read_text())) != protocol(own):
+            name = f"{ablation}-{digest(protocol(own))}"
+            other, path = path, RECORDS / f"{name}.json"
+            cli.say(f"note: {other} is of another protocol, and stays until you remove it; these records go to {path}.")
+            before = json.loads(path.read_text()) if path.exists() else None
+        own = merged(before, own) if before else own
+    rows = ",\n".join(json.dumps(run, sort_keys=True) for run in own["runs"])
+    write_bytes(path, f'{{"about": {json.dumps(own["about"], sort_keys=True)}, "runs": [\n{rows}\n]}}\n'.encode())
+    return name
+
+
+def protocol(tree: dict[str, Any]) -> dict[str, Any]:
+    """What records of a file have in common."""
+    return {key: value for key, value in tree["about"].items() if key not in ("command", "seeds")}
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Records of one protocol: all of both, the new ones where both have one, in the order of the wider.
+
+    The command is that of the wider, too, or both if neither has all that the other has.
+    """
+    before, after = ({tuple(map(run.get, IDENTITY)): run for run in tree["runs"]} for tree in (old, new))
+    wider, other = (after, before) if len(after) >= len(before) else (before, after)
+    runs = {key: after.get(key, run) for key, run in (wider | other).items()}
+    about = (new if wider is after else old)["about"]
+    if not other.keys() <= wider.keys():
+        commands = dict.fromkeys([*old["about"]["command"].split("` and `"), new["about"]["command"]])
+        about = about | {"command": "` and `".join(commands)}
+    if "seeds" in about:
+        about = about | {"seeds": sorted({run["seed"] for run in runs.values()})}
+    return {"about": about, "runs": list(runs.values())}
+
+
+def subject(name: str) -> str:
+    """The ablation that a file of records is of, whatever its protocol."""
+    return re.sub(r"-[0-9a-f]{8}$", "", name)
+
+
+def names(ablation: str) -> list[str]:
+    """The files of records that there are of an ablation, by their names, the one without digits first."""
+    found = (path.stem for path in RECORDS.glob(f"{ablation}*.json"))
+    return sorted(name for name in found if subject(name) == ablation)
+
+
+def title(titles: dict[str, str], name: str) -> str:
+    """The title of a page, by that of its ablation."""
+    digits = name.removeprefix(subject(name)).lstrip("-")
+    return titles[subject(name)] + (f", protocol {digits}" if digits else "")
 
 
 def write(name: str, lines: list[str]) -> None:
@@ -86,7 +147,20 @@ def latex(lines: list[str]) -> str:
     return "\n".join(text)
 
 
-SYMBOLS = {"\\|": "$|$", "&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "±": "$\\pm$", "–": "--", "×": "$\\times$"}
+SYMBOLS = {
+    "\\|": "$|$",
+    **{sign: f"\\{sign}" for sign in "&%_#${}"},
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": "$\\pm$",
+    "×": "$\\times$",
+    "−": "$-$",
+    "–": "--",
+}
+"""What LaTeX would read otherwise, or not at all; a bar of Markdown comes before the backslash that it begins with."""
 
 
 def _row(cells: list[str]) -> str:
@@ -127,7 +201,12 @@ def noise(percent: float, images: int) -> float:
     return 2 * float(np.sqrt(2 * percent * (100 - percent) / images))
 
 
+def signed(number: float) -> str:
+    """With its sign, as a figure of one decimal; nothing is neither above nor below."""
+    return f"{number:+.1f}".replace("-", "−").replace("−0.0", "+0.0")
+
+
 def spread(values: np.ndarray, sign: bool = False) -> str:
     """Mean, and deviation over seeds where there are several."""
-    mean = f"{values.mean():+.1f}" if sign else f"{values.mean():.1f}"
+    mean = signed(values.mean()) if sign else f"{values.mean():.1f}"
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.1f}"

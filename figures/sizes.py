@@ -8,6 +8,7 @@ reads `results/sizes.json` and writes `docs/results/sizes.md` with its figures.
 from typing import Any
 
 import numpy as np
+from figures import records
 from figures.records import HEADS, by_epoch, commits, devices, noise, rates, read, save, spread, write
 
 
@@ -17,15 +18,18 @@ PROBES = {"scratch": ARMS[0], "initialised": ARMS[1], "adapted": ARMS[2]}
 """The probe of the network that each starts as."""
 
 
-def main() -> None:
-    """Writes the page and its figures."""
-    about, runs = read("sizes")
+TITLES = {"sizes": "Any size from one bank"}
+
+
+def main(name: str = "sizes") -> None:
+    """Writes a page and its figures."""
+    about, runs = read(name)
     if about["head"] == "probe":
         runs["curve"] = [from_probe(runs, run) for run in runs.to_dict("records")]
-    write("sizes", page(about, runs))
+    write(name, page(name, about, runs))
     for data in runs["data"].unique():
-        against_parameters(runs[runs["data"] == data], f"sizes-{data}-parameters")
-        curves(runs[runs["data"] == data], f"sizes-{data}-curves")
+        against_parameters(runs[runs["data"] == data], f"{name}-{data}-parameters")
+        curves(runs[runs["data"] == data], f"{name}-{data}-curves")
 
 
 def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
@@ -38,7 +42,7 @@ def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
     return [[0, runs[same]["held_out"].iloc[0]["top1"]], *run["curve"]]
 
 
-def page(about: dict[str, Any], runs: Any) -> list[str]:
+def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
     bank, model = about["bank"], about["bank"]["model"]
     seeds = runs["seed"].nunique()
@@ -50,7 +54,7 @@ def page(about: dict[str, Any], runs: Any) -> list[str]:
         else ""
     )
     text = [
-        "# Any size from one bank",
+        f"# {records.title(TITLES, name)}",
         "",
         f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
         "",
@@ -69,15 +73,15 @@ def page(about: dict[str, Any], runs: Any) -> list[str]:
     if adaptation:
         text += [
             "",
-            "![images, and what the adapted auto-encoders of all sizes make of a quarter of their patches](sizes-reconstructions.png)",
+            f"![images, and what the adapted auto-encoders of all sizes make of a quarter of their patches]({name}-reconstructions.png)",
         ]
     for data in runs["data"].unique():
         text += ["", f"## {data}", "", *table(runs[runs["data"] == data]), "", chance(runs[runs["data"] == data])]
-        for name, words in (
+        for kind, words in (
             ("parameters", "accuracy against parameters"),
             ("curves", "held-out accuracy while training"),
         ):
-            text += ["", f"![{words}, {data}](sizes-{data}-{name}.png)"]
+            text += ["", f"![{words}, {data}]({name}-{data}-{kind}.png)"]
     return text
 
 
@@ -115,6 +119,7 @@ def chance(runs: Any) -> str:
     return (
         f"On {images:,} test images, two networks of the same accuracy are up to {noise(runs['top1'].mean(), images):.1f} "
         "points apart nineteen times in twenty: smaller gains tell nothing."
+        + (" What another seed would change is not in that." if runs["seed"].nunique() == 1 else "")
     )
 
 
@@ -169,4 +174,5 @@ def curves(runs: Any, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    for name in records.names("sizes"):
+        main(name)

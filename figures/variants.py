@@ -19,18 +19,19 @@ TITLES = {
 }
 
 
-def main(ablation: str) -> None:
-    """Writes the page of one ablation."""
-    write(ablation, page(ablation, *read(ablation)))
+def main(name: str) -> None:
+    """Writes the page of a file of records."""
+    write(name, page(name, *read(name)))
 
 
-def page(ablation: str, about: dict[str, Any], runs: Any) -> list[str]:
+def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
+    ablation = records.subject(name)
     model, before = about["model"], about["pretraining"]
     printed = paper.ABLATIONS.get(ablation, {})
     table = beside.table(runs, list(dict.fromkeys(runs["arm"])), "size", printed)
     return [
-        f"# {TITLES[ablation]}",
+        f"# {records.title(TITLES, name)}",
         "",
         f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
         "",
@@ -49,7 +50,7 @@ def page(ablation: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"Gains over “{table.rows[0]}”"
         + (": ours, the paper's, and the difference." if printed else ".")
         + f" By chance, {', '.join(f'{beside.apart(table, c):.1f} points at {c}' for c in table.columns)} may lie between two "
-        "rows of the same worth.",
+        f"rows of the same worth.{beside.caveat(table)}",
         "",
         *beside.gains(table),
         *(["", beside.agreement(table)] if printed else []),
@@ -73,6 +74,6 @@ def pretraining(runs: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    for name in TITLES:
-        if (records.RECORDS / f"{name}.json").exists():
+    for ablation in TITLES:
+        for name in records.names(ablation):
             main(name)

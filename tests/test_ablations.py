@@ -7,12 +7,13 @@ import pytest
 from figures import paper, records
 from figures import variants as pages
 
-from ablations import architecture, choices, constraints, variants
+from ablations import architecture, choices, constraints, methods, pretraining, sizes, variants
 from ablations.sizes import Protocol
 from weight_templates import launch
 from weight_templates.config import ScalingOptions, ViTConfig
 from weight_templates.constraints import constraint_of
 from weight_templates.errors import UserError
+from weight_templates.files import write_json
 from weight_templates.layouts import LAYOUTS, shapes
 
 
@@ -23,7 +24,7 @@ ABLATIONS = {"constraints": constraints, "architecture": architecture, "choices"
 def test_all_variants_are_possible(name):
     """Every pre-training is one that its command accepts, and no two variants are the same."""
     module = ABLATIONS[name]
-    config = dataclasses.replace(module.PRESETS["default"], data="synthetic")
+    config = module.PRESETS["default"]
     jobs = module.jobs(config)
     assert sum(len(job.config.variants) for job in jobs) == len(module.VARIANTS)
     assert len({job.path for job in jobs}) == len(jobs)
@@ -54,7 +55,7 @@ def test_families_have_templates_of_equal_size():
 
     config = ViTConfig(image=32, patch=4, depth=12, heads=12, head_dim=16)
     sizes = {}
-    for job in constraints.jobs(dataclasses.replace(constraints.PRESETS["default"], data="synthetic")):
+    for job in constraints.jobs(constraints.PRESETS["default"]):
         one = variants.pretraining(job.config)
         assert one.model == config
         shape = shapes(LAYOUTS[one.layout](), config)["all"]
@@ -62,6 +63,14 @@ def test_families_have_templates_of_equal_size():
         sizes[one.constraint.family] = trees.count(factors.template)
     assert sizes.pop("none") == 0
     assert max(sizes.values()) < 1.01 * min(sizes.values()), sizes
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_the_command_alone_is_enough(name):
+    """Without a path it takes made-up images, as every other command does."""
+    asked = launch.parse(ABLATIONS[name], ["--launch", "slurm"])
+    assert asked.config.data == "synthetic"
+    assert {job.config.config.data for job in ABLATIONS[name].jobs(asked.config)} == {"synthetic"}
 
 
 def test_changes_by_dotted_names():
@@ -109,9 +118,88 @@ def test_an_ablation_end_to_end(tmp_path, monkeypatch):
 def test_mistakes():
     base = constraints.PRESETS["default"]
     for change, says in (
-        ({}, "no data"),
-        ({"data": "x", "sizes": ("3x5",)}, "3x5"),
-        ({"data": "x", "variants": ("none",)}, "without"),
+        ({"sizes": ("3x5",)}, "3x5"),
+        ({"sizes": ()}, "--sizes"),
+        ({"sizes": ("L3H5", "L4H4", "L3H5")}, "--sizes has L3H5 twice"),
+        ({"variants": ("none",)}, "without"),
+        ({"variants": ("tucker", "tucker")}, "--variants has tucker twice"),
+        ({"adapt_steps": 0}, "--adapt-steps 0"),
+        ({"protocol": Protocol(seeds=(0, 1, 0))}, "--seeds has 0 twice"),
+        ({"protocol": Protocol(seeds=())}, "--seeds needs"),
+        ({"protocol": Protocol(seeds=(-1,))}, "--seeds -1"),
+        ({"protocol": Protocol(count=0)}, "--count 0"),
+        ({"protocol": Protocol(base_lr=float("nan"))}, "--base-lr nan"),
     ):
         with pytest.raises(UserError, match=says):
             constraints.jobs(dataclasses.replace(base, **change))
+
+
+def test_families_pre_trained_alike_are_tabulated(tmp_path, monkeypatch):
+    """From what its jobs would have returned; a set whose steps are not timed yet has empty cells."""
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "results")
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
+    config = pretraining.Config(("/a/cifar10", "/a/tiny:64:8:1"), root=str(tmp_path))
+    grid = pretraining.jobs(config)
+    assert len({job.path for job in grid}) == len(grid) == 12
+    asked = pretraining.configuration(grid[-2].config)
+    assert (asked.model.image, asked.model.patch, asked.optim.epochs, asked.constraint.family) == (64, 8, 1, "tucker")
+    common = {
+        "depth": 4,
+        "heads": 12,
+        "seed": 0,
+        "steps": 30,
+        "commit": "c",
+        "dirty": False,
+        "device": "cpu",
+        "cores": 2,
+    }
+    common |= {"held_out_loss": {"12": 0.5, "3": 0.6}, "sizes": {"template": 1000, "scalers": 7}, "run": "secret"}
+    (tmp_path / "pretrain" / "secret").mkdir(parents=True)
+    (tmp_path / "pretrain" / "secret" / "reconstructions.png").write_bytes(b"x")
+    for job in grid[:-1]:
+        cell = job.config
+        seen = pretraining.configuration(cell)
+        size = {"image": seen.model.image, "patch": seen.model.patch, "epochs": seen.optim.epochs}
+        value = common | size | {"data": job.name.split("-")[1], "arm": cell.family, "loss": 0.1234}
+        if cell.rounds:
+            value = {"tucker": {"images_per_second": 2000.4, "ratio": [1.5, 1.25, 1.75]}}
+        write_json(job.path / "result.json", {"value": value, "path": False})
+    pretraining.collect(config, [job for job in grid if job.result is not None])
+    page = (tmp_path / "docs" / "pretraining.md").read_text()
+    assert "`python ablations/pretraining.py cifar10 tiny:64:8:1`" in page
+    assert "held out, 3 heads | held out, 12 heads |" in page
+    assert "| tucker | 0.1234 | 0.6000 | 0.5000 | 1,000 | 7 | 2,000 | 1.50 (1.25–1.75) |" in page
+    assert "| tucker | 0.1234 | 0.6000 | 0.5000 | 1,000 | 7 |  |  |" in page
+    assert page.count("\n## ") == 2
+    kept = (tmp_path / "results" / "pretraining.json").read_text()
+    assert "secret" not in kept
+    assert str(tmp_path) not in kept + page
+    assert len(list((tmp_path / "docs").glob("pretraining-*-*.png"))) == 4
+    for change, says in (
+        ({"data": ()}, "no data"),
+        ({"data": ("x", "x")}, "x twice"),
+        ({"data": ("x:64",)}, "SOURCE:IMAGE:PATCH:EPOCHS"),
+        ({"rounds": 1}, "--rounds 1"),
+    ):
+        with pytest.raises(UserError, match=says):
+            pretraining.jobs(dataclasses.replace(config, **change))
+
+
+def test_mistakes_in_grids_over_a_bank(tmp_path):
+    """What a seed, a size or a method that comes twice would fabricate: more runs than there are, without a spread."""
+    bank = tmp_path / "bank.safetensors"
+    bank.touch()
+    grid = sizes.Config(str(bank), ("synthetic",))
+    compared = methods.Config(str(bank), ("synthetic",), source=str(bank), pretraining="synthetic")
+    for jobs, base, change, says in (
+        (sizes.jobs, grid, {"depths": (3, 3)}, "--depths has 3 twice"),
+        (sizes.jobs, grid, {"heads": ()}, "--heads needs"),
+        (sizes.jobs, grid, {"heads": (0, 3)}, "L3H0"),
+        (sizes.jobs, grid, {"protocol": Protocol(seeds=(1, 1))}, "--seeds has 1 twice"),
+        (methods.jobs, compared, {"methods": ("sweet", "sweet")}, "--methods has sweet twice"),
+        (methods.jobs, compared, {"sizes": ()}, "--sizes needs"),
+        (methods.jobs, compared, {"protocol": Protocol(epochs=0)}, "--epochs 0"),
+    ):
+        assert jobs(base)
+        with pytest.raises(UserError, match=says):
+            jobs(dataclasses.replace(base, **change))

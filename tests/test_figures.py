@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from figures import beside, make, overview, records
+from figures import beside, make, overview, paper, records
 
 from weight_templates import launch
 
@@ -19,7 +19,7 @@ COMMITTED = sorted(path.stem for path in records.RECORDS.glob("*.json"))
 def test_committed_pages_are_what_their_records_give(name, tmp_path, monkeypatch):
     committed = records.RESULTS
     monkeypatch.setattr(records, "RESULTS", tmp_path)
-    make.PAGES[name]()
+    make.PAGES[records.subject(name)](name)
     made = sorted(tmp_path.iterdir())
     assert {path.suffix for path in made} <= {".md", ".tex", ".png", ".pdf"}
     for path in made:
@@ -37,6 +37,45 @@ def test_every_page_has_its_records():
             assert (records.RESULTS / picture).exists(), picture
 
 
+def test_records_of_one_protocol_are_merged_and_of_others_kept_apart(tmp_path, monkeypatch, capsys):
+    """A trial or a sweep that is not done takes nothing from what is published."""
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+
+    def kept(command, arms, epochs=6, seeds=(0,), top1=0.5):
+        about = {"command": command, "epochs": epochs, "betas": (0.9, 0.95), "seeds": seeds}
+        size = {"data": "x", "depth": 3, "heads": 5}
+        runs = [{"arm": arm, "seed": seed, "top1": top1, **size} for arm in arms for seed in seeds]
+        name = records.keep("constraints", about, runs)
+        tree = json.loads((tmp_path / f"{name}.json").read_text())
+        return name, tree["about"], [(run["arm"], run["seed"], run["top1"]) for run in tree["runs"]]
+
+    name, about, runs = kept("all", ("none", "tucker"))
+    assert (name, about["command"], runs) == ("constraints", "all", [("none", 0, 0.5), ("tucker", 0, 0.5)])
+    published = (tmp_path / "constraints.json").read_text()
+    name, about, runs = kept("trial", ("tucker",), top1=0.6)
+    assert (name, about["command"], runs) == ("constraints", "all", [("none", 0, 0.5), ("tucker", 0, 0.6)])
+    assert kept("all", ("none", "tucker"))[0] == name
+    assert (tmp_path / "constraints.json").read_text() == published
+    _, about, runs = kept("more", ("tucker", "none"), seeds=(0, 1))
+    assert (about["command"], about["seeds"]) == ("more", [0, 1])
+    assert [run[:2] for run in runs] == [("tucker", 0), ("tucker", 1), ("none", 0), ("none", 1)]
+    for _ in range(2):
+        _, about, runs = kept("later", ("svd",))
+        assert (about["command"], len(runs)) == ("more` and `later", 5)
+    published = (tmp_path / "constraints.json").read_text()
+    assert capsys.readouterr().err == ""
+    for number in range(2):
+        other, about, runs = kept("short", ("svd",), epochs=1, seeds=(number,))
+        assert re.fullmatch("constraints-[0-9a-f]{8}", other)
+        assert len(runs) == number + 1
+        assert "of another protocol" in capsys.readouterr().err
+    assert (tmp_path / "constraints.json").read_text() == published
+    (tmp_path / "constraints-notes.json").write_text("{}")
+    assert records.names("constraints") == make.names() == ["constraints", other]
+    title = records.title({"constraints": "Families"}, other)
+    assert title == f"Families, protocol {other.removeprefix('constraints-')}"
+
+
 def test_what_stands_beside_the_papers_numbers_by_hand():
     ours = {("a", "x"): np.array([50.0]), ("b", "x"): np.array([60.0, 62.0]), ("a", "y"): np.array([40.0])}
     t = beside.Table(["a", "b"], ["x", "y"], ours, {("a", "x"): 70.0, ("b", "x"): 70.5, ("b", "y"): 1.0}, 100)
@@ -48,13 +87,17 @@ def test_what_stands_beside_the_papers_numbers_by_hand():
     ]
     assert beside.gains(t)[2:] == ["| b | +11.0 \\| +0.5 \\| +10.5 |  |"]
     assert beside.ranks(t)[2:] == ["| a | 2 \\| 2 \\| 2 | 1 | 1.5 |", "| b | 1 \\| 1 \\| 1 |  |  |"]
-    # One seed: twice the root of twice .555 x .445 / 100, by the mean of the rows.
-    assert beside.apart(t, "x") == pytest.approx(100 * 2 * (2 * 0.555 * 0.445 / 100) ** 0.5)
+    # One seed each: twice the root of twice .4 x .6 / 100, by the mean of the rows.
+    assert beside.apart(t, "y") == pytest.approx(100 * 2 * (2 * 0.4 * 0.6 / 100) ** 0.5)
     assert "in 1 of 1 pairs; among the 0 pairs" in beside.agreement(t)
+    assert beside.agreement(t).endswith("other seeds may change the order.")
+    # A variance of 2 with one degree of freedom, of which Student's t is 12.706; 1/n is 1 and 1/2.
+    assert beside.apart(t, "x") == pytest.approx(12.706 * (2 * 2 * 0.75) ** 0.5, rel=1e-4)
     several = t._replace(ours={("a", "x"): np.array([50.0, 52.0]), ("b", "x"): np.array([53.0, 57.0])})
-    # Variances of the means 1 and 4: a difference has the sum of two such, 5.
-    assert beside.apart(several, "x") == pytest.approx(2 * 5**0.5)
+    # Variances of the means 1 and 4: a difference has the sum of two such, 5; t of two degrees of freedom is 4.3027.
+    assert beside.apart(several, "x") == pytest.approx(4.3027 * 5**0.5, rel=1e-4)
     assert "in 1 of 1 pairs; among the 0 pairs" in beside.agreement(several)
+    assert beside.caveat(several._replace(columns=["x"])) == ""
     assert not t._replace(paper={}).both()
     assert t.both()
 
@@ -65,6 +108,40 @@ def test_latex_by_hand():
         "% Families\n\\begin{tabular}{lr}\n\\toprule\na & b\\_1 \\\\\n\\midrule\n"
         "x \\& y & 1.0 $\\pm$ 0.2 $|$ 50 \\% \\\\\n\\bottomrule\n\\end{tabular}\n"
     )
+
+
+def test_latex_takes_free_text_and_signed_numbers():
+    """What LaTeX would take for its own stands as it is read; one way to write signed numbers."""
+    text = records.latex(["| ~a^b | $c{d}\\e <f> |", "|---|---|", "| −21.2 | 3–4 × 5 |"])
+    assert "\\textasciitilde{}a\\textasciicircum{}b & \\$c\\{d\\}\\textbackslash{}e $<$f$>$ \\\\" in text
+    assert "\n$-$21.2 & 3--4 $\\times$ 5 \\\\" in text
+    assert text.isascii()
+    assert [records.signed(x) for x in (1.25, -1.25, -0.04, 0.04)] == ["+1.2", "−1.2", "+0.0", "+0.0"]
+    assert records.spread(np.array([-3.0, -5.0]), sign=True) == "−4.0 ± 1.4"
+
+
+def test_runs_that_were_moved_are_collected_where_they_are(tmp_path, monkeypatch, capsys):
+    """Also beside sweeps of which nothing is done, or whose ablation is gone."""
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "results")
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
+    monkeypatch.setattr(overview, "main", lambda: None)
+    monkeypatch.setattr(overview, "TARGET", tmp_path / "overview.png")
+    monkeypatch.setattr(make, "report", lambda: "")
+    argv = [f"--root={tmp_path / 'before'}", "--count=1"]
+    launch.sweep(work, launch.parse(work, argv).config, argv=argv)
+    (tmp_path / "before" / "collected.json").unlink()
+    (tmp_path / "before").rename(tmp_path / "after")
+    for name, sweep in (
+        ("undone", {"module": "tests.slurm.work", "argv": ["--count=1", "--seconds=7"]}),
+        ("gone", {"module": "ablations.no_longer", "argv": []}),
+    ):
+        (tmp_path / "after" / "sweeps" / f"{name}.json").write_text(json.dumps(sweep))
+    make.main(make.Config(str(tmp_path / "after"), str(tmp_path / "report.html")))
+    assert [cell["number"] for cell in json.loads((tmp_path / "after" / "collected.json").read_text())] == [0]
+    told = capsys.readouterr().err
+    assert "undone.json: none of its jobs is done" in told
+    assert "gone.json: No module named 'ablations.no_longer'; remove" in told
+    assert told.count("not collected") == 2
 
 
 def test_what_was_launched_is_collected_and_reported(tmp_path, monkeypatch):
@@ -90,3 +167,17 @@ def test_what_was_launched_is_collected_and_reported(tmp_path, monkeypatch):
     assert '<h1 id="0">Extra</h1>' in page
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]+)"', page))
     assert len(re.findall(r"<img", page)) == 2
+
+
+def test_what_is_said_of_the_papers_averages_follows_from_its_numbers():
+    """Of Table 3: gains over the best competitor of each set, and between averages, exact and as they are printed."""
+    rows = {method: np.array(list(row.values())) for method, row in paper.DOWNSTREAM.items()}
+    sweet = rows.pop("sweet-adapted")
+    best = max(row.mean() for row in rows.values())
+    found = [
+        (sweet - np.max(list(rows.values()), axis=0)).mean(),
+        sweet.mean() - best,
+        round(sweet.mean(), 2) - round(best, 2),
+    ]
+    assert [f"{number:.2f}" for number in found] == ["2.01", "2.93", "2.94"]
+    assert all(f"{number:.2f}" in paper.NOTES["downstream"] for number in (*found, sweet.mean(), best))

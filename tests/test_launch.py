@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from experiments import baseline, pretrain, status
 from weight_templates import jobs, launch
@@ -19,6 +21,7 @@ from weight_templates.errors import RunError, UserError
 from weight_templates.files import write_json
 from weight_templates.training import Interrupt
 
+from .helpers import refused
 from .slurm import work
 
 
@@ -114,6 +117,47 @@ def test_a_job_that_dies_is_found_dead(tmp_path):
     assert "it ended without a result" in told or "without a word" in told
 
 
+def test_a_process_that_stopped_to_go_on_is_submitted_again(tmp_path, monkeypatch, capsys):
+    """submitit starts a process six times; a job that ran out of time once more has not failed."""
+    cells = [jobs.Job("tests.slurm.work:cell", work.Cell(str(tmp_path), n, 0.0, False), f"wait-{n}") for n in range(2)]
+    for cell in cells:
+        write_json(cell.path / "job.json", {"submissions": [{"cluster": "local", "id": "0", "log": "x.log"}]})
+    # In place of submitit, which closes the stream that pytest reads when it is imported here.
+    for module in ("submitit", "submitit.helpers"):
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(DelayedSubmission=lambda job: job))
+    cells[0].checkpoint()
+    assert [found.state for found in jobs.states([cell.path for cell in cells])] == ["failed", "failed"]
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    for cell in cells:
+        cell.checkpoint()
+    assert [found.state for found in jobs.states([cell.path for cell in cells])] == ["stopped", "stopped"]
+    assert "stopped" in status.report(tmp_path)
+    monkeypatch.delenv("SUBMITIT_EXECUTOR")
+    submitted = []
+
+    def submit(some, options):
+        submitted.extend(some)
+        for job in some:
+            job()
+
+    monkeypatch.setattr(launch, "_submit", submit)
+    monkeypatch.setattr(launch.time, "sleep", lambda seconds: None)
+    launch.follow(cells, [], launch.LaunchOptions("local"))
+    assert submitted == cells
+    told = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert sorted(told) == ["done", "done", "stopped", "stopped"]
+    assert not list(tmp_path.glob("jobs/*/again.json"))
+
+
+@pytest.mark.large
+def test_processes_are_started_as_often_as_it_takes(tmp_path):
+    done = run(tmp_path, "--count=1", "--again=7", "--launch=local")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("submitted ") == 2
+    assert collected(tmp_path) == [0]
+    assert len((tmp_path / "starts-0").read_text().split()) == 8
+
+
 @pytest.mark.parametrize(
     ("text", "minutes"),
     [("90", 90), ("90:30", 91), ("1:30:00", 90), ("1-12", 2160), ("2-00:30", 2910), ("1-00:00:00", 1440), ("0:30", 1)],
@@ -130,12 +174,10 @@ def test_times_that_are_none(text):
 
 def test_mistakes(tmp_path):
     for words, says in (
-        (["--launch=local", "--nodes=2"], "--nodes 2"),
         (["--launch=slurm", "--time=soon"], "--time soon"),
         (["--launch=moon"], "moon"),
         (["--launch=local", "--parallel=-1"], "--parallel -1"),
         (["--launch=local", "--gpus=1", "--parallel=2"], "--parallel"),
-        (["--gpus=4"], "--gpus is for jobs"),
     ):
         done = run(tmp_path, *words)
         assert done.returncode == 2, done.stderr
@@ -146,6 +188,83 @@ def test_mistakes(tmp_path):
     assert [launch._pair(word) for word in ("exclusive", "--account=a=b")] == [("exclusive", True), ("account", "a=b")]
     with pytest.raises(UserError, match="no folder"):
         status.main(status.Config(str(tmp_path / "nowhere")))
+
+
+NOWHERE = "~nobody-of-that-name/x"
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "says"),
+    [
+        ("experiments.pretrain", ["--optim.batch=0", "--dry-run"], "--optim.batch 0"),
+        ("experiments.pretrain", ["--model.heads=0", "--dry-run"], "model.heads is 0"),
+        ("experiments.pretrain", ["--tucker.ranks", "999", "8", "8", "--launch=local"], "999"),
+        ("experiments.pretrain", ["--data=/nonexistent", "--optim.steps=5", "--dry-run"], "/nonexistent"),
+        ("experiments.pretrain", ["--data.count=60", "--optim.batch=58", "--launch=local"], "57 training images"),
+        ("experiments.pretrain", [f"--run.root={NOWHERE}"], NOWHERE),
+        ("experiments.pretrain", [f"--run.root={NOWHERE}", "--dry-run"], NOWHERE),
+        ("experiments.adapt", ["/nonexistent.safetensors", "--dry-run"], "/nonexistent.safetensors"),
+        ("experiments.adapt", ["x", "--optim.batch=0", "--launch=local"], "--optim.batch 0"),
+        ("ablations.constraints", [NOWHERE, "--dry-run"], NOWHERE),
+        ("ablations.constraints", ["/nonexistent"], "/nonexistent"),
+        ("ablations.constraints", ["/nonexistent", "--dry-run"], "/nonexistent"),
+        ("ablations.constraints", ["--patch=5", "--launch=local"], "--model.patch"),
+        ("ablations.choices", ["--depth=0", "--dry-run"], "model.depth is 0"),
+        ("tests.slurm.work", ["--count=0", "--launch=slurm", "--no-follow"], "no job"),
+    ],
+)
+def test_mistakes_show_before_anything_is_submitted(tmp_path, capsys, monkeypatch, module, words, says):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command", *words])
+    assert says in refused(capsys, lambda: launch.command(module))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ablation_needs_labels(tmp_path, capsys, monkeypatch):
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(sys, "argv", ["command", str(tmp_path), "--dry-run"])
+    assert "no labels" in refused(capsys, lambda: launch.command("ablations.constraints"))
+
+
+@pytest.mark.parametrize("name", ["partition", "nodes", "cpus", "memory", "sbatch", "follow"])
+def test_options_of_slurm_are_refused_elsewhere(name):
+    value = {"partition": "gpu", "sbatch": ("foo=bar",), "follow": False}.get(name, 2)
+    flag = "--no-follow" if name == "follow" else f"--{name}"
+    launch.LaunchOptions("slurm", **{name: value}).check()
+    with pytest.raises(UserError, match=f"^{flag} needs SLURM"):
+        launch.LaunchOptions("local", **{name: value}).check()
+    with pytest.raises(UserError, match=f"^{flag} is for jobs"):
+        launch.LaunchOptions("here", **{name: value}).check()
+
+
+def test_options_of_jobs_are_refused_here():
+    for given in ({"time": "5"}, {"gpus": 4}, {"processes": 2}, {"parallel": 2}, {"setup": ("true",)}):
+        with pytest.raises(UserError, match=f"^--{next(iter(given))} is for jobs"):
+            launch.LaunchOptions("here", **given).check()
+        launch.LaunchOptions("here", dry_run=True, **given).check()
+        launch.LaunchOptions("local", **given).check()
+
+
+def test_status_without_squeue_tells_what_the_disk_tells(tmp_path, monkeypatch):
+    """Only a job that just the queue knows of is unknown; where there is none, the queue is not asked."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    submitted = {"submissions": [{"cluster": "slurm", "id": "7", "log": "x.log"}]}
+    for name in ("ended", "broken"):
+        write_json(tmp_path / "jobs" / name / "job.json", submitted)
+    write_json(tmp_path / "jobs" / "ended" / "result.json", {"value": 1, "path": False})
+    write_json(tmp_path / "jobs" / "broken" / "error.json", {"error": "it fell."})
+    assert jobs.states([tmp_path / "jobs" / "ended"])[0].state == "done"
+    write_json(tmp_path / "jobs" / "begun" / "job.json", submitted)
+    told = status.report(tmp_path).splitlines()
+    assert {tuple(line.split()[:2]) for line in told if line.endswith(("7", "x.log"))} == {
+        ("ended", "done"), ("broken", "failed"), ("begun", "unknown")
+    }  # fmt: skip
+    assert "squeue does not answer" in told[-1]
+
+
+def test_status_of_a_folder_of_nobody(capsys):
+    assert NOWHERE in refused(capsys, lambda: status.main(status.Config(NOWHERE)))
 
 
 def test_overwriting_is_done_once(tmp_path):

@@ -1,5 +1,6 @@
 """The step, the loop, checkpoints and the run directory: laws of the machinery, on a model of two numbers or a small MAE."""
 
+import dataclasses
 import json
 import math
 import os
@@ -41,6 +42,7 @@ from weight_templates.training import (
     make_step,
     read_metrics,
     replicate,
+    session,
     share,
 )
 from weight_templates.training.optim import decayed
@@ -296,6 +298,51 @@ def test_fit_calls_its_hooks_on_time():
         == ((((1 + 10 + 20) * 2) + 30 + 40) * 2 + 50) * 2
     )
     assert calls == [("three", 3), (4, 31), (6, 132), ("three", 6), (7, 314), ("three", 7)]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_notice_is_heeded_within_some_steps(tmp_path, monkeypatch, together):
+    """However rare the records: dispatch waits for the steps of some ago, and several processes often ask each other."""
+    events = []
+
+    class Mark:
+        def __init__(self, number):
+            self.number = int(number)
+
+        def block_until_ready(self):
+            events.append(("waits", self.number))
+
+    def step(state, batch, key):
+        events.append(("step", batch))
+        return dataclasses.replace(state, step=state.step + 1, tally=state.tally + 1.0, tallied=state.tallied + 1)
+
+    monkeypatch.setattr(session.jnp, "copy", Mark)
+    monkeypatch.setattr(session, "alone", lambda: not together)
+    monkeypatch.setattr(session, "agreed", lambda asked: events.append(("asks", events[-1][1])) or asked)
+    optimizer = optax.sgd(1.0)
+    options = RunOptions(root=str(tmp_path), log_every=100, save_every=100)
+    with Run("test", "x", {}, options) as run:
+        session.train(
+            run,
+            session.Plan(40, 100, 1, evaluate_every=100),
+            init_state(jnp.zeros(2), True, optimizer, False),
+            step,
+            lambda done: range(done + 1, 41),
+            lambda state: (0.0, {}),
+            schedule=lambda done: jnp.array(0.0),
+            identity="",
+            mesh=data_mesh(1, 1, 1),
+            key=jr.key(0),
+        )
+    asked = [number for kind, number in events if kind == "asks"]
+    assert len(asked) == (5 if together else 40)
+    reached = 0
+    for number, (kind, value) in enumerate(events):
+        if kind == "waits":
+            reached = value
+            assert events[number - 1] == ("step", value + 4)  # which the device has not seen the end of
+        elif kind == "step":
+            assert value - reached <= 8
 
 
 def test_interrupt_raises_a_flag_first():

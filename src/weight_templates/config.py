@@ -370,10 +370,10 @@ class RunOptions:
             raise UserError("--run.log-every and --run.save-every must be at least 1.")
 
 
-def check_seed(seed: int) -> None:
-    """Raises UserError unless 0 <= seed < 2³²."""
+def check_seed(seed: int, flag: str = "--seed") -> None:
+    """Raises UserError unless 0 <= seed < 2³²; `flag` is what the seed is called."""
     if not 0 <= seed < 2**32:
-        raise UserError(f"--seed {seed} is not in [0, 2³²).")
+        raise UserError(f"{flag} {seed} is not in [0, 2³²).")
 
 
 def to_json(config: Any, *, without: tuple[str, ...] = ("run",)) -> dict[str, Any]:

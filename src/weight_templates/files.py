@@ -13,6 +13,14 @@ import safetensors.numpy
 from .errors import UserError
 
 
+def expanded(path: str | Path) -> Path:
+    """A path whose first ~ or ~NAME stands for a home; raises UserError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path} begins with the home of a user whom there is not; give another path.") from None
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file beside its place, forces it to the disk, and moves it there: never half a file, even at power loss."""
     path.parent.mkdir(parents=True, exist_ok=True)

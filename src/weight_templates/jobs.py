@@ -5,6 +5,7 @@ A job leaves in `root/jobs/NAME-DIGEST`:
     job.json       what was asked, and how it was submitted
     result.json    what the function returned: the job is done, and is not submitted again
     error.json     why it failed, in one sentence
+    again.json     it has stopped to be started again, and has not been yet
 
 Preempted, timed out or killed, a job is called again with the same configuration, and its runs go on from their last
 checkpoints. Whether jobs are waiting, running or gone, SLURM's `squeue` tells; its accounting need not be there.
@@ -22,10 +23,10 @@ from typing import Any, Literal, NamedTuple
 
 from .config import digest, to_json
 from .errors import RunError, UserError
-from .files import digest_of_file, write_json
+from .files import digest_of_file, expanded, write_json
 
 
-State = Literal["done", "failed", "running", "waiting", "new"]
+State = Literal["done", "failed", "running", "waiting", "stopped", "new", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Job:
         }
         if out := getattr(getattr(self.config, "run", None), "out", None):
             asked["out"] = out
-        return Path(root).expanduser() / "jobs" / f"{self.name}-{digest(asked)}"
+        return expanded(root) / "jobs" / f"{self.name}-{digest(asked)}"
 
     @property
     def result(self) -> Any:
@@ -68,7 +69,8 @@ class Job:
         """Calls the function, and writes down what came out."""
         config = self.again().config if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else self.config
         error = self.path / "error.json"
-        error.unlink(missing_ok=True)
+        for file in (error, self.path / "again.json"):
+            file.unlink(missing_ok=True)
         try:
             compute_inline()
             leads = _join()
@@ -98,6 +100,8 @@ class Job:
         """What submitit queues again when the job is preempted or runs out of time."""
         from submitit.helpers import DelayedSubmission
 
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # which starts a process six times, and no more
+            write_json(self.path / "again.json", {})
         return DelayedSubmission(self.again())
 
 
@@ -155,7 +159,7 @@ def _identified(tree: Any) -> Any:
         return {name: _identified(value) for name, value in tree.items() if name != "root"}
     if isinstance(tree, list):
         return [_identified(value) for value in tree]
-    if isinstance(tree, str) and tree and (path := Path(tree).expanduser()).is_file():
+    if isinstance(tree, str) and tree and (path := Path(os.path.expanduser(tree))).is_file():
         return [tree, _digest(path, path.stat().st_mtime_ns)]
     return tree
 
@@ -165,20 +169,31 @@ def _digest(path: Path, changed: int) -> str:
     return digest_of_file(path)
 
 
-def states(folders: Sequence[Path]) -> list[Found]:
-    """The states of jobs, by their folders."""
+def states(folders: Sequence[Path], ask: bool = True) -> list[Found]:
+    """The states of jobs, by their folders; raises RunError where SLURM has to be asked, and does not answer.
+
+    **Arguments:**
+
+    - `ask`: whether to ask SLURM. If not, what only its queue tells is unknown.
+    """
     said = [read_json(folder / "job.json") or {"submissions": []} for folder in folders]
     last = [job["submissions"][-1] if job["submissions"] else None for job in said]
-    queue = _queue() if any(one and one["cluster"] == "slurm" for one in last) else {}
+    done = [(folder / "result.json").exists() for folder in folders]
+    queued = [one and one["cluster"] == "slurm" and not ended for one, ended in zip(last, done, strict=True)]
+    queue = _queue() if ask and any(queued) else {}
     found = []
-    for folder, one in zip(folders, last, strict=True):
+    for folder, one, ended, waits in zip(folders, last, done, queued, strict=True):
         name, log = (one["id"], one["log"]) if one else ("", "")
         alive = one and (queue.get(name) if one["cluster"] == "slurm" else _process(int(name)))
         error = read_json(folder / "error.json")
-        if (folder / "result.json").exists():
+        if ended:
             found.append(Found("done", "", name, log))
         elif alive:
             found.append(Found(alive, "", name, log))
+        elif waits and error is None and not ask:
+            found.append(Found("unknown", "", name, log))
+        elif one and one["cluster"] == "local" and error is None and (folder / "again.json").exists():
+            found.append(Found("stopped", "", name, log))
         elif one is None and error is None:
             found.append(Found("new", "", name, log))
         else:

@@ -18,7 +18,7 @@ import tyro
 from . import cli
 from .config import digest, to_json
 from .errors import RunError, UserError
-from .files import write_json
+from .files import expanded, write_json
 from .jobs import Found, Job, State, compute_inline, read_json, states
 
 
@@ -50,9 +50,9 @@ class LaunchOptions:
     processes: int | None = None
     """Processes on each node, which share each batch; default one a GPU, or one."""
     cpus: int | None = None
-    """Cores for each process."""
+    """Cores for each process, under SLURM."""
     memory: int | None = None
-    """GB on each node."""
+    """GB on each node, under SLURM."""
     parallel: int | None = None
     """Jobs at a time; default 1 on this machine, 256 under SLURM."""
     sbatch: tuple[str, ...] = ()
@@ -66,16 +66,15 @@ class LaunchOptions:
         for name, least in (("nodes", 1), ("gpus", 0), ("processes", 1), ("cpus", 1), ("memory", 1), ("parallel", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"--{name} {value} is out of range; give {least} or more.")
-        if self.launch == "local" and self.nodes > 1:
-            raise UserError(f"--nodes {self.nodes} needs SLURM; say --launch slurm.")
+        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        for name in given:
+            flag = "--no-follow" if name == "follow" else f"--{name}"
+            if self.launch == "local" and name in ("nodes", "partition", "cpus", "memory", "sbatch", "follow"):
+                raise UserError(f"{flag} needs SLURM; say --launch slurm, or leave it out.")
+            if self.launch == "here" and not self.dry_run:
+                raise UserError(f"{flag} is for jobs, but this would run here; say --launch slurm or --launch local.")
         if self.launch == "local" and self.gpus and (self.parallel or 1) > 1:
             raise UserError("jobs that run at a time on this machine would share its first GPUs; leave --parallel out.")
-        if self.launch == "here" and not self.dry_run:
-            for name in ("partition", "nodes", "gpus", "processes", "cpus", "memory", "parallel", "sbatch", "setup"):
-                if getattr(self, name) != getattr(type(self)(), name):
-                    raise UserError(
-                        f"--{name} is for jobs, but this would run here; say --launch slurm or --launch local."
-                    )
 
 
 HERE = LaunchOptions()
@@ -89,7 +88,8 @@ def command(module: str) -> None:
 
     - `module`: its name. It has `main(config)`, and `PRESETS` (or `METHODS`, configurations that are subcommands). An
         ablation has instead of `main` its grid, `jobs(config)`, and `collect(config, jobs)`, which makes records and
-        pages of those that are done. Either may have `cost(config)`, the FLOPs of a job.
+        pages of those that are done. Either may have `cost(config)`, the FLOPs of a job, and `check(config)`, which
+        raises UserError for what can be refused before a job is submitted.
     """
     cli.run(lambda: _launch(importlib.import_module(module)))
 
@@ -102,6 +102,8 @@ def _launch(module: Any) -> None:
         sweep(module, config, options, sys.argv[1:])
         return
     job = Job(f"{module.__name__}:main", config, module.__name__.rpartition(".")[2])
+    if options.dry_run or options.launch != "here":
+        _check([job])
     if options.dry_run:
         print(describe([job], options))
     elif options.launch == "here":
@@ -125,11 +127,14 @@ def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequenc
     RunError if jobs failed, UserError for a mistake.
     """
     jobs = module.jobs(config)
+    if not jobs:
+        raise UserError("these options leave no job to run; see --help.")
+    _check(jobs)
     if options.dry_run:
         print(describe(jobs, options))
         return
     name = f"{module.__name__}-{digest(to_json(config))}.json"
-    write_json(Path(config.root).expanduser() / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
+    write_json(expanded(config.root) / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
     try:
         if options.launch == "here":
             run_here(jobs)
@@ -138,6 +143,12 @@ def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequenc
     finally:
         if done := [job for job in jobs if job.result is not None]:
             module.collect(config, done)
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if job.result is None and (check := job.resolved("check")):
+            check(job.config)
 
 
 def run_here(jobs: Sequence[Job]) -> None:
@@ -224,7 +235,7 @@ def _status(jobs: Sequence[Job]) -> str:
 
 
 def follow(jobs: Sequence[Job], wanted: list[Job], options: LaunchOptions) -> None:
-    """Tells what becomes of jobs until all have ended, submitting those that are `wanted` as others end.
+    """Tells what becomes of jobs until all have ended, submitting those that are `wanted`, or stop, as others end.
 
     Raises RunError if one failed.
     """
@@ -233,12 +244,13 @@ def follow(jobs: Sequence[Job], wanted: list[Job], options: LaunchOptions) -> No
         found = dict(zip([job.path for job in jobs], _patiently([job.path for job in jobs]), strict=True))
         for job in wanted:
             found[job.path] = Found("new", "", "", "")  # whatever an earlier submission came to
+        wanted += [job for job in jobs if found[job.path].state == "stopped"]
         for path, now in found.items():
             # A result may be late to appear on this machine: a job counts as failed when it was so twice.
             missing[path.name] = missing.get(path.name, 0) + 1 if now.state == "failed" else 0
             state = "running" if missing[path.name] == 1 else now.state
             found[path] = now._replace(state=state)
-            if told.get(path.name, "new") != state and missing[path.name] != 1:
+            if state not in ("new", told.get(path.name)) and missing[path.name] != 1:
                 cli.say(f"{state:<8} {path.name} (job {now.id})" + (f": {now.why}" if now.why else ""))
                 told[path.name] = state
                 pause = 0.5
@@ -295,7 +307,7 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
         words["local_setup"] = setup
     name = jobs[0].name if len(jobs) == 1 else f"{jobs[0].name}-and-{len(jobs) - 1}-more"
     folder = jobs[0].path.parent / "logs" / "%j"
-    for job, file in itertools.product(jobs, ("result.json", "error.json")):
+    for job, file in itertools.product(jobs, ("result.json", "error.json", "again.json")):
         (job.path / file).unlink(missing_ok=True)
     with _own_environment():
         try:

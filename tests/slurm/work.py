@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ class Config:
     """How long each waits."""
     fails: int = -1
     """The number of the job that makes a mistake, unless a file `mended` lies in `root`."""
+    again: int = 0
+    """How often each asks to be queued again."""
 
 
 PRESETS = {"default": Config()}
@@ -35,11 +38,12 @@ class Cell:
     number: int
     seconds: float
     fails: bool
+    again: int = 0
 
 
 def jobs(config: Config) -> list[Job]:
     """The grid."""
-    cells = [Cell(config.root, n, config.seconds, n == config.fails) for n in range(config.count)]
+    cells = [Cell(config.root, n, config.seconds, n == config.fails, config.again) for n in range(config.count)]
     return [Job("tests.slurm.work:cell", cell, f"wait-{cell.number}") for cell in cells]
 
 
@@ -50,6 +54,8 @@ def cell(cell: Cell) -> dict[str, Any]:
         raise UserError(f"cell {cell.number} is broken; mend it.")
     with open(root / f"starts-{cell.number}", "a") as file:
         file.write(f"{os.getpid()}\n")
+    if len((root / f"starts-{cell.number}").read_text().split()) <= cell.again:
+        os.kill(os.getpid(), signal.SIGUSR2)
     done = root / f"done-{cell.number}"
     while (waited := float(done.read_text()) if done.exists() else 0) < cell.seconds:
         time.sleep(0.1)

@@ -20,7 +20,7 @@ import jax
 from .. import cli
 from ..config import RunOptions, digest
 from ..errors import UserError
-from ..files import write_bytes, write_json
+from ..files import expanded, write_bytes, write_json
 from .checkpoint import Checkpoints
 from .sharding import leads, meet
 
@@ -47,7 +47,7 @@ class Run:
         Raises UserError if the directory holds another configuration, or something that is no run.
         """
         options.check()
-        self.path = Path(options.out or Path(options.root) / experiment / f"{name}-{digest(config)}").expanduser()
+        self.path = expanded(options.out or Path(options.root) / experiment / f"{name}-{digest(config)}")
         self.config, self.options = config, options
         self.checkpoints = Checkpoints(self.path / "checkpoints")
         self._loggers: list[Callable[[dict[str, Any]], None]] = []

@@ -15,6 +15,11 @@ from .sharding import agreed, alone, leads, local, meet, replicate
 from .step import TrainState
 
 
+AHEAD = 8
+"""Steps that may be on their way to the device, and between two questions of several processes whether to stop: so many
+have to end, and a state to be saved, between a launcher's notice and its end of the job."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How long a run trains, and how often it looks up. All numbers are of steps, but `batch`, of images."""
@@ -113,9 +118,22 @@ def train(
             )
             interrupt.pass_on(asked)
 
+    def wait(done: int, state: TrainState) -> None:
+        nonlocal mark
+        before, mark = mark, jnp.copy(local(state.step))  # a copy, since the next step donates its buffers
+        if before is not None:
+            before.block_until_ready()  # of half of AHEAD steps ago: the device has the other half to go on with
+
+    mark = None
     with Interrupt() as interrupt:
-        often = 1 if alone() else options.log_every  # several have to ask each other, which waits for the device
-        every = [(options.log_every, record), (plan.evaluate_every, judge), (options.save_every, save), (often, heed)]
+        often = 1 if alone() else min(AHEAD, options.log_every)  # several ask each other, which waits for the device
+        every = [
+            (options.log_every, record),
+            (plan.evaluate_every, judge),
+            (options.save_every, save),
+            (AHEAD // 2, wait),
+            (often, heed),
+        ]
         state = fit(state, step, batches(start), start=start, stop=plan.steps, key=key, every=every)
         run.checkpoints.wait()
     meet("trained")
