@@ -128,7 +128,7 @@ def test_mistakes():
         ({"protocol": Protocol(seeds=())}, "--seeds needs"),
         ({"protocol": Protocol(seeds=(-1,))}, "--seeds -1"),
         ({"protocol": Protocol(count=0)}, "--count 0"),
-        ({"protocol": Protocol(base_lr=float("nan"))}, "--base-lr nan"),
+        ({"protocol": Protocol(base_lr=(float("nan"),))}, "--base-lr nan"),
     ):
         with pytest.raises(UserError, match=says):
             constraints.jobs(dataclasses.replace(base, **change))

@@ -64,7 +64,7 @@ def source_in_double(family, layout, config):
     return bank, masked
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.sampled_from(CASES), st.integers(1, 3), st.integers(1, 4))
 def test_zero_shot_models_compute_what_the_masked_source_does(case, depth, heads):
     """Every size within the source, in float64: the plain model's tokens are those of the source's first layers under
@@ -91,7 +91,7 @@ def tiled(array, names, sizes):
     return array
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(FAMILIES, LAYOUTS, st.sampled_from(["enhanced", "plain"]), st.integers(1, 8), st.integers(1, 9))
 def test_any_size_repeats_the_source(family, layout, config, depth, heads):
     """Beyond the source, layers, heads, hidden units and channels come over and over, leaf by leaf."""
@@ -162,7 +162,7 @@ def test_what_a_size_is_made_from_by_hand(depth, heads):
     assert made == int(np.prod(core)) + scalers + free
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(FAMILIES, RULES, st.integers(1, 5), st.integers(1, 5))
 def test_a_resized_bank_stands_for_the_initialised_model(family, rule, depth, heads):
     """Factors at the target's size expand to what zero-shot initialisation gives, larger sizes included."""

@@ -163,6 +163,7 @@ def test_a_training_that_runs_out_of_time_ends_as_if_it_had_not(cluster, tmp_pat
         assert (limited / name).read_bytes() == (straight / name).read_bytes()
     starts = [start["step"] for start in json.loads((limited / "environment.json").read_text())]
     assert any(0 < step < 1500 for step in starts)
+    assert starts == sorted(starts)  # none begins before the one that it follows
 
 
 def test_two_processes_train_as_one(cluster, tmp_path):
