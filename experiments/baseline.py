@@ -109,7 +109,10 @@ class IsomorphicPruning(Cut):
     """The parts with the best scores, kind by kind (Fang et al., 2024)."""
 
     importance: Literal["taylor", "magnitude"] = "taylor"
-    """taylor: |weight x gradient| of the reconstruction loss, for banks. magnitude: |weight|, for any source."""
+    """taylor: |weight x gradient| of the reconstruction loss, for banks, and for auto-encoders that others saved whole, with
+    their decoder. magnitude: |weight|, for any source."""
+    norm_pix: bool = True
+    """Whether such an auto-encoder predicts normalised pixels; a bank tells."""
     batches: int = 50
     """Batches of 64 images that gradients are taken on."""
     data: DataOptions = DataOptions()
@@ -354,6 +357,19 @@ def hydravit(config: HydraViT, source: Source, target: ViTConfig, run: Any) -> t
     return convert.at_resolution(wt.initialize(source.bank, target.depth, target.heads), target.image), {}
 
 
+def auto_encoder_of(config: IsomorphicPruning, source: Source) -> Any:
+    """The auto-encoder that scores are of, its encoder plain; raises UserError where the source has no decoder."""
+    from weight_templates import convert
+    from weight_templates.constrained import materialize
+
+    if source.bank is not None:
+        return materialize(source.bank.model)
+    try:
+        return convert.load_mae(config.source, heads=config.source_heads, norm_pix=config.norm_pix)
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}; or say --importance magnitude.") from None
+
+
 def isomorphic_pruning(
     config: IsomorphicPruning, source: Source, target: ViTConfig, run: Any
 ) -> tuple[Any, dict[str, Any]]:
@@ -363,19 +379,15 @@ def isomorphic_pruning(
 
     from weight_templates import data
     from weight_templates.baselines import pruning
-    from weight_templates.constrained import materialize
 
     if config.importance == "magnitude":
         return pruning.prune(source.vit, target, pruning.magnitude), {}
-    if source.bank is None:
-        raise UserError(
-            f"{config.source} has no decoder, and so no reconstruction loss; give a bank, or say --importance magnitude."
-        )
     if config.batches < 1:
         raise UserError(f"--batches {config.batches} is not positive.")
-    if config.image not in (None, source.bank.config.image):
+    mae = auto_encoder_of(config, source)
+    if config.image not in (None, mae.encoder.config.image):
         raise UserError(
-            f"the decoder of {config.source} is for {source.bank.config.image} px; leave out --image, which finetune.py "
+            f"the decoder of {config.source} is for {mae.encoder.config.image} px; leave out --image, which finetune.py "
             "takes too, or say --importance magnitude."
         )
     vit = source.vit.config
@@ -386,8 +398,8 @@ def isomorphic_pruning(
         np.stack([data.evaluation_view(loaded.image(int(index)), vit.image) for index in chosen.indices(step)])
         for step in range(config.batches)
     ]
-    scores = pruning.taylor(materialize(source.bank.model), views, key=jr.key(config.seed))
-    flops = config.batches * size * flops_of_look(source.bank, target)
+    scores = pruning.taylor(mae, views, key=jr.key(config.seed))
+    flops = config.batches * size * flops_of_look(mae, target)
     return pruning.prune(source.vit, target, scores), {"size_flops": flops}
 
 
@@ -424,12 +436,12 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
     }
 
 
-def flops_of_look(bank: Any, target: ViTConfig) -> float:
+def flops_of_look(mae: Any, target: ViTConfig) -> float:
     """FLOPs of the gradients of an image in isomorphic pruning: of the source, and where layers go, of those that stay."""
     from weight_templates.counting import count_mae
 
-    depths = {bank.config.depth, target.depth}
-    return sum(3 * count_mae(bank.config.resized(depth), bank.model.config) for depth in depths)
+    shape = mae.encoder.config
+    return sum(3 * count_mae(shape.resized(depth), mae.config) for depth in {shape.depth, target.depth})
 
 
 def flops_of_lesson(config: Dmae, teacher: ViTConfig, student: ViTConfig) -> float:
@@ -457,9 +469,9 @@ def cost(config: Sized) -> float:
     def images(options: DataOptions) -> int:
         return len(data.open_source(options, shape.image, config.seed))
 
-    if isinstance(config, IsomorphicPruning) and config.importance == "taylor" and source and source.bank:
+    if isinstance(config, IsomorphicPruning) and config.importance == "taylor" and source:
         size = min(pruning.BATCH, max(1, int(0.9 * images(config.data))))
-        return config.batches * size * flops_of_look(source.bank, target)
+        return config.batches * size * flops_of_look(auto_encoder_of(config, source), target)
     if isinstance(config, Dmae):
         chosen = data.split(np.arange(images(config.data)), config.optim.batch, config.seed)
         seen = config.optim.total(chosen.steps_per_epoch) * config.optim.batch

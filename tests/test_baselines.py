@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -17,10 +18,10 @@ from safetensors import safe_open
 
 import weight_templates as wt
 from experiments import baseline, finetune
-from weight_templates import cli, convert, launch, training, trees
+from weight_templates import cli, convert, data, launch, training, trees
 from weight_templates.baselines import dmae, learngene, mimetic, pruning, selection, spectral
 from weight_templates.baselines.parts import assemble, hidden_units, parts_of, take
-from weight_templates.config import OptimOptions, RecipeOptions
+from weight_templates.config import DataOptions, OptimOptions, RecipeOptions
 from weight_templates.constrained import constrain, materialize
 from weight_templates.data import normalize
 from weight_templates.errors import UserError
@@ -472,7 +473,7 @@ def test_mistakes(tmp_path, source, capsys):
         (["wave", *network, *FEW, "--optim.batch=8", "--fit.batch=90"], ["72 training images", "--fit.batch 72"]),
         (["weight-selection", source, "--heads=9"], ["only shrinks", "9"]),
         (["weight-selection", source, "--depth=4"], ["only shrinks"]),
-        (["isomorphic-pruning", plain, *TARGET], ["no decoder", "--importance magnitude"]),
+        (["isomorphic-pruning", plain, *TARGET, *FEW], ["no decoder", "--importance magnitude"]),
         (["isomorphic-pruning", source, "--batches=0", *TARGET], ["--batches 0"]),
         (["isomorphic-pruning", source, "--image=32", *TARGET], ["16 px", "--image"]),
         (["hydravit", tucker, *TARGET], ["no ordinary bank", "--constraint none"]),
@@ -552,6 +553,25 @@ def test_models_of_timm_are_sources(tmp_path):
     words = ["--source-heads=4", "--importance=magnitude", *TARGET]
     pruned = call(tmp_path, "isomorphic-pruning", path, *words)
     assert wt.load_model(pruned).model.config == PLAIN.resized(depth=2, heads=2)
+
+
+def test_auto_encoders_of_others_are_scored_by_their_loss(tmp_path):
+    """The golden one of transformers: what the command prunes is what its loss on the same images says."""
+    folder = Path(__file__).parent / "golden" / "huggingface-mae"
+    size = ["--depth=1", "--heads=2", "--batches=2", "--data.count=40"]
+    made = wt.load_model(call(tmp_path, "isomorphic-pruning", folder, *size)).model
+    mae = convert.load_mae(folder)
+    shape = mae.encoder.config
+    loaded = data.load(data.open_source(DataOptions(count=40), 32, 0), DataOptions(count=40), lambda text: None)
+    chosen = data.split(loaded.good, 36, 0)
+    views = [
+        np.stack([data.evaluation_view(loaded.image(int(i)), 32) for i in chosen.indices(step)]) for step in range(2)
+    ]
+    scores = pruning.taylor(mae, views, key=jr.key(0))
+    expected = pruning.prune(mae.encoder, shape.resized(1, 2), scores)
+    assert eqx.tree_equal(made, expected)
+    by_size = pruning.prune(mae.encoder, shape.resized(1, 2), pruning.magnitude)
+    assert not eqx.tree_equal(made, by_size)
 
 
 def test_methods_are_tabulated(tmp_path, monkeypatch):

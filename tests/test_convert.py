@@ -21,9 +21,10 @@ from PIL import Image
 
 import weight_templates as wt
 from weight_templates import convert, naming, trees
-from weight_templates.convert import at_resolution, export_model, load_model, save_model
+from weight_templates.convert import at_resolution, export_model, load_mae, load_model, save_model
 from weight_templates.files import read_safetensors, write_safetensors
 from weight_templates.models import ViT
+from weight_templates.models.mae import reconstruction_loss
 
 from .helpers import CONFIGS, ENHANCED, PLAIN, WIDE
 
@@ -164,6 +165,70 @@ def test_what_belongs_to_a_pooler_is_left_out():
     assert same(naming.from_huggingface(naming.to_huggingface(model) | pooler, 4), model)
     bare = naming.to_huggingface(model)
     assert same(naming.from_huggingface({f"vit.{name}": array for name, array in bare.items()}, 4), model)
+
+
+def as_published(arrays):
+    """Tensors of Hugging Face's under the names of models_mae.py of facebookresearch/mae, whose q, k, v are one."""
+    found = {}
+    for name, array in arrays.items():
+        for theirs, official in (
+            ("vit.embeddings.patch_embeddings.projection", "patch_embed.proj"), ("vit.embeddings.cls_token", "cls_token"),
+            ("vit.embeddings.position_embeddings", "pos_embed"), ("vit.encoder.layer.", "blocks."),
+            ("vit.layernorm.", "norm."), ("decoder.decoder_encoder.layer.", "decoder_blocks."), ("decoder.", ""),
+            ("attention.output.dense", "attn.proj"), ("intermediate.dense", "mlp.fc1"), ("output.dense", "mlp.fc2"),
+            ("layernorm_before", "norm1"), ("layernorm_after", "norm2"),
+        ):  # fmt: skip
+            name = name.replace(theirs, official)
+        part, _, rest = name.partition("attention.attention.")
+        if rest:
+            kind, leaf = rest.split(".")
+            found.setdefault(f"{part}attn.qkv.{leaf}", {})[kind] = array
+        else:
+            found[name] = array
+    return {
+        name: np.concatenate([a["query"], a["key"], a["value"]]) if isinstance(a, dict) else a
+        for name, a in found.items()
+    }
+
+
+def check_mae(mae):
+    """It predicts what transformers' does, for the noise of `golden/make.py`, and its loss is theirs."""
+    losses, predicted = [], np.reshape(OUTPUTS["outputs"]["huggingface-mae"], OUTPUTS["shapes"]["huggingface-mae"])
+    for image, expected, (times, plus) in zip(golden_images(), predicted, ((7, 3), (5, 1)), strict=True):
+        order = np.argsort([(times * i + plus) % 16 for i in range(16)])
+        visible, hidden = jnp.asarray(order[:4]), jnp.ones(16, bool).at[order[:4]].set(False)
+        made = mae.decoded(image, mae.encoder(image, visible), visible, hidden)
+        np.testing.assert_allclose(made.predicted, expected, atol=2e-5)
+        losses.append(reconstruction_loss(made))
+    assert float(np.mean(losses)) == pytest.approx(OUTPUTS["outputs"]["huggingface-mae-loss"][0], rel=1e-5)
+
+
+def test_auto_encoders_of_others_reconstruct_as_there(tmp_path):
+    mae = load_mae(GOLDEN / "huggingface-mae")
+    whole = safetensors.numpy.load_file(GOLDEN / "huggingface-mae" / "model.safetensors")
+    assert (mae.config.depth, mae.config.width, mae.config.heads, mae.config.norm_pix) == (2, 32, 1, True)
+    check_mae(mae)
+    older = {n.replace("decoder_encoder.layer", "decoder_layers"): a for n, a in whole.items()}
+    check_mae(naming.from_mae(older, heads=3, decoder_heads=1))
+    path = tmp_path / "mae_full.safetensors"
+    safetensors.numpy.save_file(as_published(whole), path)
+    check_mae(load_mae(path, heads=3))
+    assert not load_mae(path, heads=3, norm_pix=False).config.norm_pix
+
+
+def test_auto_encoders_that_are_none_are_refused(tmp_path):
+    whole = as_published(safetensors.numpy.load_file(GOLDEN / "huggingface-mae" / "model.safetensors"))
+    path = tmp_path / "mae.safetensors"
+    for change, says in (
+        (lambda a: {n: x for n, x in a.items() if not n.startswith(("decoder", "mask_token"))}, "no decoder"),
+        (lambda a: {n: x for n, x in a.items() if n != "decoder_pred.bias"}, r"decoder_pred\.bias is missing"),
+        (lambda a: {n: x for n, x in a.items() if not n.startswith("decoder_blocks")}, "0"),
+        (lambda a: a | {"decoder_more": np.zeros(2, np.float32)}, "decoder_more is not expected"),
+        (lambda a: {n: x for n, x in a.items() if n != "norm.bias"}, r"norm\.bias is missing"),
+    ):
+        safetensors.numpy.save_file(change(whole), path)
+        with pytest.raises(wt.UserError, match=says):
+            load_mae(path, heads=3)
 
 
 def test_huggingface_folder_tells_what_transformers_needs(tmp_path):

@@ -23,9 +23,9 @@ from . import trees
 from .config import ViTConfig
 from .data.augment import DEVIATION, MEAN
 from .errors import UserError
-from .files import header_of, read_safetensors, write_bytes, write_json, write_safetensors
-from .models import Classifier, ViT
-from .naming import from_huggingface, from_timm, library_of, parts, skeleton, to_huggingface, to_timm
+from .files import expanded, header_of, read_safetensors, write_bytes, write_json, write_safetensors
+from .models import MAE, Classifier, ViT
+from .naming import from_huggingface, from_mae, from_timm, library_of, parts, skeleton, to_huggingface, to_timm
 from .nn.norm import EPSILON
 
 
@@ -85,6 +85,24 @@ def load_model(path: str | os.PathLike[str], *, heads: int | None = None, image:
     else:
         loaded = _imported(path, _read_plain(path), heads)
     return loaded if image is None else dataclasses.replace(loaded, model=at_resolution(loaded.model, image))
+
+
+def load_mae(path: str | os.PathLike[str], *, heads: int | None = None, norm_pix: bool = True) -> MAE:
+    """Reads a masked auto-encoder that others saved whole; see `load_model` for the files, `naming.from_mae` for the rest.
+
+    A folder of Hugging Face's tells of `heads` and `norm_pix` itself.
+    """
+    path, decoder_heads = expanded(Path(path)), None
+    if path.is_dir():
+        arrays, heads = _read_folder(path, heads)
+        told = json.loads((path / "config.json").read_text())
+        decoder_heads, norm_pix = told.get("decoder_num_attention_heads"), told.get("norm_pix_loss", norm_pix)
+    else:
+        arrays = _read_pickle(path) if path.suffix in _PICKLES else _read_plain(path)
+    try:
+        return from_mae(arrays, heads, decoder_heads, norm_pix)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def export_model(

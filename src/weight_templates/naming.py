@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Shaped
 
 from . import trees
-from .config import ViTConfig
+from .config import DecoderConfig, ViTConfig
 from .errors import UserError
-from .models import Classifier, Pool, ViT
+from .models import MAE, Classifier, Pool, ViT
 
 
 Library = Literal["timm", "huggingface"]
@@ -54,6 +54,23 @@ _TABLE: tuple[tuple[str, Kind, str, str], ...] = (
     ("norm.bias", "vector", "norm.bias", "layernorm.bias"),
     ("head.weight", "rows", "head.weight", "classifier.weight"),
     ("head.bias", "vector", "head.bias", "classifier.bias"),
+)
+
+# Likewise of MAE's decoder; its blocks are those of the encoder by other names.
+_DECODER: tuple[tuple[str, Kind, str, str], ...] = (
+    ("decoder.embed.weight", "rows", "decoder_embed.weight", "decoder.decoder_embed.weight"),
+    ("decoder.embed.bias", "vector", "decoder_embed.bias", "decoder.decoder_embed.bias"),
+    ("decoder.mask_token", "token", "mask_token", "decoder.mask_token"),
+    ("decoder.positions.table", "token", "decoder_pos_embed", "decoder.decoder_pos_embed"),
+    *(
+        (f"decoder.{ours}", kind, f"decoder_{timm}", huggingface.replace("encoder.layer", "decoder.decoder_layers"))
+        for ours, kind, timm, huggingface in _TABLE
+        if ours.startswith("blocks.")
+    ),
+    ("decoder.norm.gain", "vector", "decoder_norm.weight", "decoder.decoder_norm.weight"),
+    ("decoder.norm.bias", "vector", "decoder_norm.bias", "decoder.decoder_norm.bias"),
+    ("decoder.predict.weight", "rows", "decoder_pred.weight", "decoder.decoder_pred.weight"),
+    ("decoder.predict.bias", "vector", "decoder_pred.bias", "decoder.decoder_pred.bias"),
 )
 
 # How the names begin of what is known and no part of the encoder: the other half of MAE, the pooler of `ViTModel`.
@@ -109,6 +126,46 @@ def from_huggingface(arrays: Mapping[str, Shaped[np.ndarray, "..."]], heads: int
     return _from("huggingface", arrays, heads)
 
 
+def from_mae(
+    arrays: Mapping[str, Shaped[np.ndarray, "..."]],
+    heads: int | None = None,
+    decoder_heads: int | None = None,
+    norm_pix: bool = True,
+) -> MAE:
+    """A masked auto-encoder whose decoder was kept: MAE's `*_full` checkpoints, Hugging Face's `ViTMAEForPreTraining`.
+
+    **Arguments:**
+
+    - `arrays`, `heads`: see `from_timm`.
+    - `decoder_heads`: number of the decoder's heads; its width / 32 if None, as published.
+    - `norm_pix`: whether it predicts normalised pixels, which no tensor tells.
+
+    **Returns:** it, with a plain `ViT` as its encoder; hides three quarters. Raises UserError as `from_timm` does, and
+    where there is no decoder.
+    """
+    library = library_of(arrays) or "timm"
+    rest, own = {}, {}
+    for name, array in arrays.items():
+        if name.startswith(("decoder", "mask_token")):
+            # transformers 4 says decoder_layers, as published files do; what 5 writes is decoder_encoder.layer.
+            own[name.replace("decoder_encoder.layer.", "decoder_layers.")] = _single(name, array)
+        else:
+            rest[name] = array
+    vit = _from(library, rest, heads) if own else None
+    if not isinstance(vit, ViT):
+        raise UserError("there is no decoder; give an auto-encoder that was saved whole.")
+    names = {leaf.ours: leaf.theirs[0] for leaf in _decoder_leaves(library, 1)}
+    bias, block = names["decoder.embed.bias"], re.escape(names["decoder.blocks.norm1.gain"].split("0")[0]) + r"(\d+)\."
+    width = own[bias].size if bias in own else 0
+    depth = len({found[1] for name in own if (found := re.match(block, name))})
+    config = DecoderConfig(depth, width, decoder_heads or max(1, width // 32), norm_pix=norm_pix)
+    build = eqx.Partial(MAE, vit=vit.config, config=config)
+    shapes = eqx.filter_eval_shape(lambda: build(skeleton(vit.config), key=jr.key(0)))
+    wanted, table = trees.named_arrays(shapes.decoder), _decoder_leaves(library, depth)
+    ours = _read(library, table, {f"decoder.{name}": leaf for name, leaf in wanted.items()}, own)
+    return trees.with_arrays(shapes, ours | {f"encoder.{n}": a for n, a in trees.named_arrays(vit).items()})
+
+
 def library_of(names: Mapping[str, Any]) -> Library | None:
     """The library in whose names these tensors are; None if they are no vision transformer's."""
     patches: dict[str, Library] = {"patch_embed.": "timm", "embeddings.patch_embeddings.": "huggingface"}
@@ -146,11 +203,21 @@ def _leaves(library: Library, depth: int, classes: int, pool: Pool | None, prefi
             continue
         if pool == "mean" and ours.startswith("norm."):
             theirs = f"fc_{theirs}"
-        names = [theirs.replace("*", part) for part in ("query", "key", "value")] if "*" in theirs else [theirs]
-        for layer in range(depth) if "#" in theirs else (None,):
-            numbered = tuple(prefix + name.replace("#", str(layer)) for name in names)
-            found.append(_Leaf(f"backbone.{ours}" if classes else ours, layer, kind, numbered))
+        found += _numbered(f"backbone.{ours}" if classes else ours, kind, prefix + theirs, depth)
     return found
+
+
+def _decoder_leaves(library: Library, depth: int) -> list[_Leaf]:
+    """The table of a decoder."""
+    at = 2 if library == "timm" else 3
+    return [leaf for row in _DECODER for leaf in _numbered(row[0], row[1], row[at], depth)]
+
+
+def _numbered(ours: str, kind: Kind, theirs: str, depth: int) -> list[_Leaf]:
+    """The leaves of a line of the table: one, or one a block."""
+    names = [theirs.replace("*", part) for part in ("query", "key", "value")] if "*" in theirs else [theirs]
+    layers = range(depth) if "#" in theirs else (None,)
+    return [_Leaf(ours, layer, kind, tuple(name.replace("#", str(layer)) for name in names)) for layer in layers]
 
 
 def _turned(array: Any, kind: Kind) -> Any:
@@ -216,16 +283,22 @@ def _from(library: Library, arrays: Mapping[str, np.ndarray], heads: int | None)
     classes = 0 if head is None else len(head)
     config = _config(library, arrays, prefix, heads)
     shapes = skeleton(config, classes, pool)
-    wanted, table = trees.named_arrays(shapes), _leaves(library, config.depth, classes, pool, prefix)
-    if difference := trees.mismatch(jax.eval_shape(functools.partial(_spelt, table=table), wanted), arrays):
+    table = _leaves(library, config.depth, classes, pool, prefix)
+    return trees.with_arrays(shapes, _read(library, table, trees.named_arrays(shapes), arrays))
+
+
+def _read(
+    library: Library, table: list[_Leaf], wanted: dict[str, Any], arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The arrays of a model of ours, of the shapes `wanted`, from theirs; raises UserError where these do not fit."""
+    if difference := trees.mismatch(jax.eval_shape(functools.partial(_spelt, table=table), wanted), dict(arrays)):
         raise _unlike(library, difference)
     layers: dict[str, list[np.ndarray]] = {}
     for leaf in table:
         shape = wanted[leaf.ours].shape[0 if leaf.layer is None else 1 :]
         array = np.concatenate([arrays[name] for name in leaf.theirs])
         layers.setdefault(leaf.ours, []).append(_turned_back(array, leaf.kind, shape))
-    ours = {name: np.concatenate(found).reshape(wanted[name].shape) for name, found in layers.items()}
-    return trees.with_arrays(shapes, {name: jnp.asarray(array) for name, array in ours.items()})
+    return {name: jnp.asarray(np.concatenate(found).reshape(wanted[name].shape)) for name, found in layers.items()}
 
 
 def _config(library: Library, arrays: dict[str, np.ndarray], prefix: str, heads: int | None) -> ViTConfig:

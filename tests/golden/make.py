@@ -89,6 +89,27 @@ def main() -> None:
     model.save_pretrained(HERE / "huggingface")
     found["huggingface"] = model(pixels).logits
 
+    config = transformers.ViTMAEConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
+        decoder_hidden_size=32,
+        decoder_num_hidden_layers=2,
+        decoder_num_attention_heads=1,
+        decoder_intermediate_size=128,
+        layer_norm_eps=1e-6,
+        norm_pix_loss=True,
+    )
+    model = randomised(transformers.ViTMAEForPreTraining(config), seed=5)
+    model.save_pretrained(HERE / "huggingface-mae")
+    # The patches with the least noise are visible, in the order of their noise.
+    noise = torch.tensor([[(7 * i + 3) % 16 / 16 for i in range(16)], [(5 * i + 1) % 16 / 16 for i in range(16)]])
+    made = model(pixels, noise=noise)
+    found["huggingface-mae"], found["huggingface-mae-loss"] = made.logits, made.loss.reshape(1)
+
     versions = {module.__name__: module.__version__ for module in (torch, timm, torchvision, transformers)}
     rounded = {name: [float(f"{x:.8g}") for x in out.flatten().tolist()] for name, out in found.items()}
     text = json.dumps(

@@ -9,7 +9,8 @@ a regular network, we keep
 - in every layer the best heads, whole, and the best hidden units;
 - one set of residual channels for all layers.
 
-The gradients are those of the reconstruction loss, since the source has no classifier, and the decoder has no score.
+The gradients are those of the reconstruction loss, since the source has no classifier, and the decoder has no score; any
+auto-encoder will do, ours or an imported one.
 Scores are compared within a kind only, so the paper's division by their mean changes nothing and is left out.
 """
 
