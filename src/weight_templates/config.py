@@ -290,7 +290,9 @@ class OptimOptions:
 
     def check(self, flag: str = "--optim") -> None:
         """Raises UserError where a number is out of range; `flag` is what these options are called."""
-        if self.batch < 1 or self.microbatches < 1 or self.batch % self.microbatches:
+        if self.batch < 1:
+            raise UserError(f"{flag}.batch {self.batch} has no image; give a positive number.")
+        if self.microbatches < 1 or self.batch % self.microbatches:
             raise UserError(
                 f"{flag}.batch {self.batch} does not divide into {self.microbatches} micro-batches; "
                 f"choose {flag}.microbatches among its divisors."
