@@ -278,7 +278,9 @@ def learn(
             key=train_key,
         )
         about = {"data": loaded.source.name, "images": len(chosen.train), "steps": steps, "batch": optim.batch}
-        about["scaling"] = scaled.scope_for(family)
+        about |= {"base_lr": optim.base_lr, "scaling": scaled.scope_for(family)}
+        if about["scaling"] != "off":
+            about |= {"widths": list(scaling.widths_of(scaled, vit)), "coupled": scaled.coupled}
         about["flops"] = round(flops_of_image(vit, auto_encoder(model).config, scaled) * steps * optim.batch)
         made = bank_of(auto_encoder(state.result), about)
         metrics = training.read_metrics(run.path)
