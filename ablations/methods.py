@@ -23,7 +23,7 @@ import tyro
 from figures import methods as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, check_distinct, check_images, flags, record, size_of, tuned
+from ablations.sizes import Protocol, adaptation, check_distinct, check_images, drawn, flags, record, size_of, tuned
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
@@ -74,6 +74,8 @@ PRESETS = {"default": Config()}
 
 def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, seed: int) -> tuple[str, dict[str, Any]]:
     """The file that fine-tuning of `network` starts from, and what it cost; made from `big` unless it is there."""
+    import weight_templates as wt
+
     depth, heads, run = network.depth, network.heads, RunOptions(root=config.root)
     if method == "sweet":
         return config.bank, {"size_flops": 0}
@@ -81,18 +83,15 @@ def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, se
         made = adapt.main(adaptation(config.bank, config.pretraining, depth, heads, 200, config.root, seed))
         return str(made), {"size_flops": json.loads((made.parent / "summary.json").read_text())["cost"]["flops"]}
     images, optim = DataOptions(config.pretraining), OptimOptions(batch=128, steps=config.steps, warmup=0.1)
-    more: dict[str, Any] = {
-        "mimetic": {"model": network},
-        "isomorphic-pruning": {"data": images},
-        "dmae": {"data": images, "optim": dataclasses.replace(optim, base_lr=2e-3)},
-    }.get(method, {})
+    more: dict[str, Any] = {"mimetic": {"model": network}, "isomorphic-pruning": {"data": images}}.get(method, {})
+    if method == "dmae":
+        rate = wt.load_bank(config.source).about.get("base_lr", optim.base_lr)  # an auto-encoder's, as the source's
+        more = {"data": images, "optim": dataclasses.replace(optim, base_lr=rate)}
     if method == "scratch":
         return method, {"size_flops": 0, "source_flops": 0, "transferred": 0}
     base = baseline.METHODS[method]
     if isinstance(base, baseline.Cut):
         more = more | {"source": config.nested if method == "hydravit" else config.source}
-    if isinstance(base, baseline.WeightSelection) and network.dress == "enhanced":
-        more["select_heads"] = "whole"  # strided channels would lose the frequencies of rotary positions
     if isinstance(base, baseline.Learngene):
         supervised = dataclasses.replace(optim, base_lr=1e-3, betas=(0.9, 0.999))
         more = {"model": big, "data": images, "optim": supervised}
@@ -143,12 +142,14 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
 
     config = cell.config
     bank = wt.load_bank(config.bank)
-    check_sources(config, bank)
+    spent = check_sources(config, bank)
     records = []
     for size, method, seed in itertools.product(cell.sizes, cell.methods, config.protocol.seeds):
         depth, heads = size_of(size)
         network = bank.config.resized(depth, heads)
         start, cost = backbone(config, method, bank.config, network, seed)
+        if method in DISTILLED and size == cell.sizes[0]:
+            note_compute(f"teacher and templates of {method}", cost["source_flops"], spent, config.bank)
         if method.startswith("sweet"):
             cost |= {"source_flops": pretrain.flops_of(bank, config.bank)}
             cost |= {"transferred": inherit.inherited(bank.model.encoder, network)}
@@ -156,11 +157,14 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
             cli.say(f"{called(data)}: {method}, {depth} layers, {heads} heads, seed {seed}")
             run = tuned(config.protocol, start, "full", data, network, seed, config.root)
             records.append(record(run, called(data), method, depth, heads, seed) | {"cost": cost})
+            if method == "sweet-adapted":
+                records[-1]["pictures"] = drawn(start, config.pretraining)
     return records
 
 
-def check_sources(config: Config, bank: Any) -> None:
-    """Raises UserError where a source is no match for the bank; says so where it cost more than a tenth more or less."""
+def check_sources(config: Config, bank: Any) -> int | None:
+    """What pre-training the bank cost, in FLOPs; raises UserError where a source is no match for it, and says so where one
+    cost more than a tenth more or less."""
     import weight_templates as wt
 
     spent = pretrain.flops_of(bank, config.bank)
@@ -172,9 +176,16 @@ def check_sources(config: Config, bank: Any) -> None:
             )
         if source.family != "none":
             raise UserError(f"{path} is a {source.family} bank; pre-train one with --constraint none.")
-        own = pretrain.flops_of(source, path)
-        if spent and own and not 0.9 < own / spent < 1.1:
-            cli.say(f"note: {path} cost {own / spent:.2f} of what {config.bank} cost; compute is not equal.")
+        note_compute(path, pretrain.flops_of(source, path), spent, config.bank)
+    return spent
+
+
+def note_compute(what: str, own: float | None, spent: float | None, bank: str) -> None:
+    """Says so where something cost more than a tenth more or less than the bank, or it is not known."""
+    if not own or not spent:
+        cli.say(f"note: whether {what} cost as much as {bank} is not known.")
+    elif not 0.9 < own / spent < 1.1:
+        cli.say(f"note: {what} cost {own / spent:.2f} of what {bank} cost; compute is not equal.")
 
 
 def check(cell: Cell) -> None:

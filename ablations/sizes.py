@@ -17,8 +17,10 @@ Writes `results/sizes.json`, the records, and from them, through `figures/sizes.
 `docs/results`.
 """
 
+import base64
 import dataclasses
 import functools
+import io
 import itertools
 import json
 import re
@@ -28,7 +30,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from figures import records
 from figures import sizes as figures
 from figures.records import keep
 
@@ -231,7 +232,24 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
             cli.say(f"{Path(source).name}: {arm}, {cell.depth} layers, {cell.heads} heads, seed {seed}")
             run = tuned(cell.protocol, starts[start], mode, source, network, seed, cell.root)
             records.append(record(run, Path(source).name, arm, cell.depth, cell.heads, seed))
+            if arm == "adapted":
+                records[-1]["pictures"] = drawn(starts[start], cell.adapt)
     return records
+
+
+def drawn(bank: str, data: str) -> dict[str, Any]:
+    """What an adapted auto-encoder makes of some images, for a record: the loss and, side by side in a PNG, images, what is
+    visible of them, and reconstructions."""
+    import numpy as np
+    from PIL import Image
+
+    from weight_templates.bank import load_bank
+
+    heads = load_bank(bank).config.heads
+    columns, losses = reconstruct.made(reconstruct.Config((bank,), DataOptions(data, count=64), (heads,), images=4))
+    file = io.BytesIO()
+    Image.fromarray(np.hstack([np.vstack([*pictures]) for pictures in columns.values()])).save(file, "png")
+    return {"loss": next(iter(losses.values())), "png": base64.b64encode(file.getvalue()).decode()}
 
 
 def check(cell: Cell) -> None:
@@ -277,16 +295,7 @@ def collect(config: Config, jobs: list[Job]) -> None:
         and {"data": Path(config.adapt).name, "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
         **dataclasses.asdict(config.protocol),
     }
-    name = keep("sizes", about, [record for job in jobs for record in job.result])
-    if config.adapt:
-        banks = [
-            str(adapt.main(adaptation(config.bank, config.adapt, c.depth, c.heads, config.adapt_steps, config.root)))
-            for c in (job.config for job in jobs)
-        ]
-        records.RESULTS.mkdir(parents=True, exist_ok=True)
-        picture = str(records.RESULTS / f"{name}-reconstructions.png")
-        reconstruct.main(reconstruct.Config(tuple(banks), DataOptions(config.adapt, count=64), out=picture))
-    figures.main(name)
+    figures.main(keep("sizes", about, [record for job in jobs for record in job.result]))
 
 
 def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) -> dict[str, Any]:

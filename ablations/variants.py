@@ -158,14 +158,14 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
     cli.say(f"{name_of([*cell.variants])}, seed {cell.seed}: pre-training")
     bank = pretrain.main(asked)
     summary = json.loads((bank.parent / "summary.json").read_text())
+    told = {"held_out_loss": summary["held_out_loss"], "sizes": summary["sizes"], "flops": pretrain.cost(asked)}
     records = []
     for variant, (depth, heads) in itertools.product(cell.variants, map(size_of, config.sizes)):
         cli.say(f"{variant.name}, seed {cell.seed}: {depth} layers, {heads} heads")
         network = asked.model.resized(depth, heads)
         made = start(cell, variant, str(bank), depth, heads)
         run = tuned(config.protocol, made, "full", config.data, network, cell.seed, config.root)
-        made = record(run, Path(config.data).name, variant.name, depth, heads, cell.seed)
-        records.append(made | {"held_out_loss": summary["held_out_loss"], "sizes": summary["sizes"]})
+        records.append(record(run, Path(config.data).name, variant.name, depth, heads, cell.seed) | told)
     return records
 
 

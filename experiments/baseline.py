@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
 
 from experiments import finetune, learngene, pretrain
@@ -88,9 +89,9 @@ class Cut(Sized):
 class WeightSelection(Cut):
     """Evenly spaced parts of the first layers (Xu et al., 2024)."""
 
-    select_heads: Literal["strided", "whole"] = "strided"
+    select_heads: Literal["strided", "whole"] | None = None
     """strided: evenly spaced channels through all heads, as published. whole: evenly spaced heads, which under rotary
-    positions keeps their frequencies."""
+    positions keeps their frequencies. Default: whole under rotary positions, else strided."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +125,7 @@ class Dmae(Cut):
 
     data: DataOptions = DataOptions()
     decoder: DecoderConfig = DecoderConfig(depth=2, width=96, heads=6, norm_pix=False)
+    """The student's, which the method does not fix; MAE's own has 8 blocks of 512 channels and 16 heads."""
     optim: OptimOptions = OptimOptions(epochs=100, warmup=0.2)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always float32."""
@@ -219,10 +221,19 @@ def check(config: Sized) -> None:
         finetune.identity(config.source, "give the path of one")
     else:
         config.model.check()  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(config, Learngene):
+        if config.teacher:
+            finetune.identity(config.teacher, "give the path of a classifier, or none")
+        learngene.check(config)
+    if isinstance(config, IsomorphicPruning) and config.batches < 1:
+        raise UserError(f"--batches {config.batches} is not positive.")
     if isinstance(config, Dmae):
         config.optim.check()
-    if isinstance(config, Learngene):
-        learngene.check(config)
+    if isinstance(config, Dmae) or (isinstance(config, IsomorphicPruning) and config.importance == "taylor"):
+        from weight_templates import data
+
+        images = np.arange(len(data.open_source(config.data, 32, config.seed)))
+        data.split(images, config.optim.batch if isinstance(config, Dmae) else 1, config.seed)
 
 
 def main(config: Sized) -> Path:
@@ -332,7 +343,8 @@ def weight_selection(
     """See `weight_templates.baselines.selection`."""
     from weight_templates.baselines import selection
 
-    return selection.select_weights(source.vit, target, config.select_heads), {}
+    rotary = source.vit.config.dress == "enhanced"
+    return selection.select_weights(source.vit, target, config.select_heads or ("whole" if rotary else "strided")), {}
 
 
 def front(config: Front, source: Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
@@ -354,6 +366,11 @@ def hydravit(config: HydraViT, source: Source, target: ViTConfig, run: Any) -> t
             "experiments/pretrain.py --constraint none --scaling.scope submodel --scaling.coupled`."
         )
     check_smaller("hydravit", source.vit.config, target)
+    drawn = source.bank.about.get("widths")
+    if drawn and target.heads not in drawn:
+        cli.say(
+            f"note: {config.source} was pre-trained at widths of {' '.join(map(str, drawn))} heads, not {target.heads}."
+        )
     return convert.at_resolution(wt.initialize(source.bank, target.depth, target.heads), target.image), {}
 
 
@@ -375,15 +392,13 @@ def isomorphic_pruning(
 ) -> tuple[Any, dict[str, Any]]:
     """See `weight_templates.baselines.pruning`."""
     import jax.random as jr
-    import numpy as np
 
     from weight_templates import data
     from weight_templates.baselines import pruning
+    from weight_templates.baselines.parts import check_smaller
 
     if config.importance == "magnitude":
         return pruning.prune(source.vit, target, pruning.magnitude), {}
-    if config.batches < 1:
-        raise UserError(f"--batches {config.batches} is not positive.")
     mae = auto_encoder_of(config, source)
     if config.image not in (None, mae.encoder.config.image):
         raise UserError(
@@ -391,13 +406,11 @@ def isomorphic_pruning(
             "takes too, or say --importance magnitude."
         )
     vit = source.vit.config
+    check_smaller("pruning", vit, target)  # before all images are read
     loaded = data.load(data.open_source(config.data, vit.image, config.seed), config.data, cli.say)
     size = min(pruning.BATCH, max(1, int(0.9 * len(loaded.good))))  # a part is held out
     chosen = data.split(loaded.good, size, config.seed)
-    views = [
-        np.stack([data.evaluation_view(loaded.image(int(index)), vit.image) for index in chosen.indices(step)])
-        for step in range(config.batches)
-    ]
+    views = [data.evaluation_views(loaded, chosen.indices(step), vit.image) for step in range(config.batches)]
     scores = pruning.taylor(mae, views, key=jr.key(config.seed))
     flops = config.batches * size * flops_of_look(mae, target)
     return pruning.prune(source.vit, target, scores), {"size_flops": flops}
@@ -456,9 +469,7 @@ def flops_of_lesson(config: Dmae, teacher: ViTConfig, student: ViTConfig) -> flo
 def cost(config: Sized) -> float:
     """FLOPs of what the method trains, teacher and templates included even where they are there already; raises UserError
     where there is no source, or no images."""
-    import numpy as np
-
-    from weight_templates import data, inherit
+    from weight_templates import convert, data, inherit
     from weight_templates.baselines import pruning
     from weight_templates.counting import count
 
@@ -479,7 +490,10 @@ def cost(config: Sized) -> float:
     if isinstance(config, Learngene):
         own, train = count(shape).flops, int(0.9 * images(config.data))
         seen, fit = (optim.total(train // optim.batch) * optim.batch for optim in (config.optim, config.fit))
-        lessons = (0 if config.teacher else 3 * own) + 4 * own
+        teacher = (
+            count(convert.parts(convert.load_model(config.teacher).model)[0].config).flops if config.teacher else own
+        )
+        lessons = (0 if config.teacher else 3 * own) + 3 * own + teacher
         return seen * lessons + (0 if config.constraint().fixed else 3 * count(target).flops * fit)
     return 0.0
 

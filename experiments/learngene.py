@@ -40,7 +40,12 @@ def check(config: "Learngene") -> None:
 
 
 def teacher_of(config: "Learngene") -> str:
-    """The path of the teacher, trained first if none was given."""
+    """The path of the teacher, trained first if none was given; raises UserError where a batch of what is trained after it
+    does not divide among the devices."""
+    from weight_templates import training
+
+    for flag, optim in (("--optim", config.optim), ("--fit", config.fit)):
+        training.data_mesh(config.run.devices, optim.batch, optim.microbatches, flag)
     if config.teacher:
         return config.teacher
     cli.say("training a teacher, since none was given")
@@ -59,8 +64,11 @@ def teacher_of(config: "Learngene") -> str:
     )
 
 
-def auxiliary_of(config: "Learngene", teacher: Any) -> tuple[Any, int]:
-    """The constrained backbone that a teacher was distilled into, and in how many steps; learned once for all sizes."""
+def auxiliary_of(config: "Learngene", teacher: Any, known: list[str] | None) -> tuple[Any, int]:
+    """The constrained backbone that a teacher was distilled into, and in how many steps; learned once for all sizes.
+
+    Raises UserError where the teacher's classes, `known` by name if it tells, are not those of the data.
+    """
     import equinox as eqx
     import jax.random as jr
     import numpy as np
@@ -86,6 +94,11 @@ def auxiliary_of(config: "Learngene", teacher: Any) -> tuple[Any, int]:
             raise UserError(
                 f"{config.teacher} knows {len(teacher.head.bias)} classes, the data have {len(images.classes)}; give a "
                 "teacher for these data, or none."
+            )
+        if known and list(images.classes) != known:
+            raise UserError(
+                f"the classes of {config.teacher} are {', '.join(known[:3])} …, those of the data "
+                f"{', '.join(images.classes[:3])} …; give a teacher for these data, or none."
             )
         student = Classifier(eqx.filter_jit(build)(key=akey), len(images.classes), key=hkey)
         arm = arm_of(config, student, images)._replace(
@@ -123,7 +136,7 @@ def fitted(config: "Learngene", source: None, target: ViTConfig, run: Any) -> tu
     teacher = read.model
     if not isinstance(teacher, Classifier) or teacher.backbone.config.image != config.model.image:
         raise UserError(f"{config.teacher} is no classifier of {config.model.image} px; give one, or leave it out.")
-    auxiliary, steps = auxiliary_of(config, teacher)
+    auxiliary, steps = auxiliary_of(config, teacher, read.about.get("classes"))
     skey, hkey = jr.split(jr.key(config.seed))
     backbone = learngene.at_size(jax.tree.map(jnp.asarray, auxiliary), target, key=skey)
     flops = 3 * count(config.model).flops + count(teacher.backbone.config).flops

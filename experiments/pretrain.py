@@ -226,7 +226,7 @@ def learn(
     chosen = data.split(loaded.good, optim.batch, config.seed)
     mesh = training.data_mesh(config.run.devices, optim.batch, optim.microbatches)
     feed = data.feed_of(loaded, chosen, vit.image, config.data, training.share(mesh))
-    views = jnp.asarray(data.held_out_views(loaded, chosen, vit.image))
+    views = jnp.asarray(data.evaluation_views(loaded, chosen.held_out, vit.image))
     steps = optim.total(chosen.steps_per_epoch)
     schedule = training.cosine(optim, steps)
     optimizer = training.adamw(optim, schedule)

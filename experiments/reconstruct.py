@@ -8,6 +8,7 @@ of `--data`; many of them will have been trained on, unless `--data.split` says 
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -35,6 +36,19 @@ class Config:
 
 def main(config: Config) -> Path:
     """Writes the picture and returns its path; raises UserError for a mistake in `config`."""
+    columns, losses = made(config)
+    from weight_templates import pictures
+
+    out = Path(config.out) if config.out else Path(config.bank[0]).with_name("reconstructed.png")
+    pictures.grid(columns, losses).savefig(out, dpi=160, metadata={"Software": None})
+    for title, loss in losses.items():
+        print(f"{title:<9}  loss {loss:.4f}")
+    cli.say(f"reconstructions  {out}")
+    return out
+
+
+def made(config: Config) -> tuple[dict[str, Any], dict[str, float]]:
+    """The columns of the picture, and the losses over them; raises UserError for a mistake in `config`."""
     if not config.bank:
         raise UserError("no bank was given; say `python experiments/reconstruct.py PATH/TO/bank.safetensors`.")
     if config.images < 1:
@@ -71,12 +85,7 @@ def main(config: Config) -> Path:
         raise UserError(f"none of the images of {loaded.source.name} decodes; give --data other images.")
     chosen = loaded.good[:: max(1, len(loaded.good) // config.images)][: config.images]
     views = jnp.asarray(np.stack([data.evaluation_view(loaded.source.image(int(i)), size) for i in chosen]))
-    out = Path(config.out) if config.out else Path(config.bank[0]).with_name("reconstructed.png")
-    losses = pictures.reconstruction_grid(columns, views, out, key=jr.key(config.seed))
-    for title, loss in losses.items():
-        print(f"{title:<9}  loss {loss:.4f}")
-    cli.say(f"reconstructions  {out}")
-    return out
+    return pictures.reconstructions(columns, views, key=jr.key(config.seed))
 
 
 if __name__ == "__main__":

@@ -1,37 +1,44 @@
-"""Tables that stand beside the paper's: accuracy, ranks, gains, and how far the two agree on what is better."""
+"""Tables that stand beside the paper's: accuracy, ranks, gains, and how far the two agree on what is better; and the curves
+of training behind them."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from figures.records import noise, signed, spread
+from figures.records import by_epoch, noise, save, signed, spread
 
 
 CELLS = (
-    "In a cell: top-1 accuracy in percent on test images, of the epoch that was best on held-out ones, the mean ± the "
-    "deviation over seeds, and in brackets their number"
+    "In a cell: {} on test images, of the epoch that was best on held-out ones, the mean ± the deviation over seeds, and in "
+    "brackets their number"
 )
-"""What a cell of `accuracy` holds."""
+"""What a cell of `scores` holds."""
+WORDS = {"top1": "top-1 accuracy in percent", "fid": "FID, of which less is better,"}
+"""Scores by the names that records have for them."""
 
 
 class Table(NamedTuple):
-    """Our accuracies and the paper's."""
+    """Our scores and the paper's."""
 
     rows: list[str]
     columns: list[str]
     ours: dict[tuple[str, str], np.ndarray]
-    """In percent, one number a seed; cells without runs are left out."""
+    """Accuracies in percent, one number a seed; cells without runs are left out."""
     paper: dict[tuple[str, str], float]
     images: int
     """Test images of each."""
+    score: str = "top1"
+    """What the numbers are; see `WORDS`."""
 
     def both(self) -> bool:
         """Whether any cell has a number of the paper beside it."""
         return any(key in self.paper for key in self.ours)
 
 
-def table(runs: Any, order: list[str], column: str, printed: dict[str, dict[str, float]]) -> Table:
-    """The runs of one page; rows in `order`, columns as the paper has them, then as they come.
+def table(runs: Any, order: list[str], column: str, printed: dict[str, dict[str, float]], score: str = "top1") -> Table:
+    """The runs of one page; rows in `order`, those that the paper has without runs of ours, too; columns as the paper has
+    them, then as they come.
 
     **Arguments:**
 
@@ -42,31 +49,42 @@ def table(runs: Any, order: list[str], column: str, printed: dict[str, dict[str,
         dict.fromkeys(runs[column]), key=lambda name: theirs.index(name) if name in theirs else len(theirs)
     )
     ours = {
-        (str(row), str(name)): some.sort_values("seed")["top1"].to_numpy()
+        (str(row), str(name)): some.sort_values("seed")[score].to_numpy()
         for (row, name), some in runs.groupby(["arm", column], sort=False)
     }
     paper = {(row, name): value for row, values in printed.items() for name, value in values.items()}
-    rows = [row for row in order if row in set(runs["arm"])]
+    rows = [row for row in order if row in set(runs["arm"]) or any(name in columns for name in printed.get(row, {}))]
     images = min((test or held)["images"] for test, held in zip(runs["test"], runs["held_out"], strict=True))
-    return Table(rows, columns, ours, paper, images)
+    return Table(rows, columns, ours, paper, images, score)
 
 
-def cell(values: np.ndarray, theirs: float | None = None) -> str:
-    """Ours, the number of seeds, and where there is one the paper's number and the difference."""
-    return f"{spread(values)} ({len(values)})" + (
-        "" if theirs is None else f" \\| {theirs:.2f} \\| {signed(values.mean() - theirs)}"
-    )
+def cell(ours: str, mean: float | None, theirs: float | None = None) -> str:
+    """Ours, in words, and where there is one the paper's number and the difference; what is not there stays empty."""
+    if theirs is None:
+        return ours
+    return f"{ours} \\| {theirs:.2f} \\|" + ("" if mean is None else f" {signed(mean - theirs)}")
 
 
-def accuracy(t: Table) -> list[str]:
-    """One row a method or variant: `cell`s, and the mean over the columns where none is empty."""
+def scores(t: Table) -> list[str]:
+    """One row a method or variant: `cell`s, and one of the means over the columns where none is empty."""
     lines = header([*t.columns, "mean"])
     for row in t.rows:
-        found = [(t.ours.get((row, c)), t.paper.get((row, c))) for c in t.columns]
-        cells = ["" if ours is None else cell(ours, theirs) for ours, theirs in found]
-        means = [ours.mean() for ours, _ in found if ours is not None]
-        lines.append(line([row, *cells, f"{np.mean(means):.1f}" if len(means) == len(found) else ""]))
+        found, cells = [(t.ours.get((row, c)), t.paper.get((row, c))) for c in t.columns], []
+        for ours, theirs in found:
+            words = "" if ours is None else f"{spread(ours)} ({len(ours)})"
+            cells.append(cell(words, None if ours is None else ours.mean(), theirs))
+        own, printed = [ours.mean() for ours, _ in found if ours is not None], [p for _, p in found if p is not None]
+        mean = float(np.mean(own)) if len(own) == len(found) else None
+        words = "" if mean is None else f"{mean:.1f}"
+        lines.append(
+            line([row, *cells, cell(words, mean, float(np.mean(printed)) if len(printed) == len(found) else None)])
+        )
     return lines
+
+
+def run(t: Table) -> list[str]:
+    """The rows that have runs of ours."""
+    return [row for row in t.rows if any((row, c) in t.ours for c in t.columns)]
 
 
 def ranks(t: Table) -> list[str]:
@@ -75,8 +93,9 @@ def ranks(t: Table) -> list[str]:
     own = {key: ours.mean() for key, ours in t.ours.items()}
     shared = {key: mean for key, mean in own.items() if key in t.paper}
     theirs = {key: value for key, value in t.paper.items() if key in own}
-    every, ours, printed = ({c: standings(t.rows, c, of) for c in t.columns} for of in (own, shared, theirs))
-    for row in t.rows:
+    best = min if t.score == "fid" else max
+    every, ours, printed = ({c: standings(t.rows, c, of, best) for c in t.columns} for of in (own, shared, theirs))
+    for row in run(t):
         places = [every[c].get(row) for c in t.columns]
         cells = [
             ""
@@ -90,15 +109,18 @@ def ranks(t: Table) -> list[str]:
     return lines
 
 
-def standings(rows: list[str], column: str, values: dict[tuple[str, str], float]) -> dict[str, int]:
+def standings(
+    rows: list[str], column: str, values: dict[tuple[str, str], float], best: Callable[..., float] = max
+) -> dict[str, int]:
     """The place of each row in a column, those with equal values sharing the better one."""
     known = {row: values[row, column] for row in rows if (row, column) in values}
-    return {row: 1 + sum(other > value for other in known.values()) for row, value in known.items()}
+    ahead = {row: [other for other in known.values() if best(other, value) != value] for row, value in known.items()}
+    return {row: 1 + len(others) for row, others in ahead.items()}
 
 
 def gains(t: Table) -> list[str]:
     """By how much each row is above the first: ours, and where it has both rows the paper's and the difference."""
-    first, *others = t.rows
+    first, *others = run(t)
     lines = header(t.columns)
     for row in others:
         cells = []
@@ -135,6 +157,8 @@ def caveat(t: Table) -> str:
     """What chance leaves out where no row of a column has several seeds, in words; else nothing."""
     if all(freedom(t, column) for column in t.columns):
         return ""
+    if t.score != "top1":
+        return " Where no row has several seeds, nothing is known of chance."
     return " Chance is that of the test images alone, where no row has several seeds: other seeds may change the order."
 
 
@@ -147,10 +171,13 @@ def apart(t: Table, column: str) -> float:
     """How far two means of a column are apart by chance, nineteen times in twenty, in points.
 
     With several seeds by Student's t, from the spread within all rows together, taken to be the same in each; with one,
-    from the number of test images alone, which is less than the truth.
+    from the number of test images alone, which is less than the truth, or for other scores than accuracy not known.
     """
     values = [t.ours[row, column] for row in t.rows if (row, column) in t.ours]
-    if not (free := freedom(t, column)):
+    free = freedom(t, column)
+    if not free and t.score != "top1":
+        return float("inf")
+    if not free:
         return noise(float(np.mean([v.mean() for v in values])), t.images)
     from scipy.special import stdtrit  # slow to import, and the command lines of ablations import this
 
@@ -166,3 +193,42 @@ def header(columns: list[str]) -> list[str]:
 def line(cells: list[str]) -> str:
     """A row of a table."""
     return "| " + " | ".join(cells) + " |"
+
+
+def curves(runs: Any, column: str, order: list[str], legend: str, name: str) -> None:
+    """Held-out accuracy against the epoch, one panel a column of the table, three panels in a row.
+
+    **Arguments:**
+
+    - `order`: of the rows of the table, all that there can be.
+    - `legend`: what a row is called.
+    """
+    import matplotlib as mpl
+    import seaborn as sns
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    order = [row for row in order if row in set(runs["arm"])]
+    table = by_epoch(runs).rename(columns={"arm": legend})
+    panels = list(dict.fromkeys(table[column]))
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 8}):
+        figure = Figure(figsize=(6.6, 2 * down + 0.2 * -(-len(order) // 4)), layout="constrained")
+        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
+        for axes, panel in zip(grid, panels, strict=False):
+            some: Any = table[table[column] == panel]
+            sns.lineplot(
+                some, x="epoch", y="held-out top-1, %", hue=legend, style=legend, hue_order=order, style_order=order,
+                errorbar="sd", ax=axes, legend=panel == panels[-1],
+            )  # fmt: skip
+            axes.set_title(panel, fontsize=8)
+            axes.xaxis.set_tick_params(labelbottom=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        handles, labels = axes.get_legend_handles_labels()
+        axes.get_legend().remove()
+        for empty in grid[len(panels) :]:
+            empty.set_axis_off()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        sns.despine(figure)
+        save(figure, name)

@@ -2,14 +2,14 @@
 
     python figures/methods.py
 
-reads `results/{methods,downstream}.json`, those that are there, and writes `docs/results/NAME.md` with its figures.
+reads `results/{methods,downstream,generation}.json`, those that are there, and writes `docs/results/NAME.md` with its figures.
 """
 
 from typing import Any
 
 import numpy as np
-from figures import beside, paper, records
-from figures.records import HEADS, by_epoch, commits, devices, rates, read, save, write
+from figures import beside, paper, reconstructions, records
+from figures.records import HEADS, commits, devices, pretraining, rates, read, write
 
 
 METHODS = {
@@ -29,11 +29,16 @@ METHODS = {
 """What each takes from its source; HydraViT's is another."""
 
 
-TITLES = {"methods": "All methods at five sizes", "downstream": "All methods on other data"}
-"""Of the two pages: SWEET's Table 1, a section for each set, and its Table 3, a section for each size."""
-SECTION = {"methods": "data", "downstream": "size"}
-COLUMN = {"methods": "size", "downstream": "data"}
-PRINTED = {"methods": paper.CLASSIFICATION, "downstream": paper.DOWNSTREAM}
+TITLES = {
+    "methods": "All methods at five sizes",
+    "downstream": "All methods on other data",
+    "generation": "All methods at five sizes, generating",
+}
+"""Of the pages: SWEET's Tables 1 and 2, a section for each set, and its Table 3, a section for each size."""
+SECTION = {"methods": "data", "downstream": "size", "generation": "data"}
+COLUMN = {"methods": "size", "downstream": "data", "generation": "size"}
+PRINTED = {"methods": paper.CLASSIFICATION, "downstream": paper.DOWNSTREAM, "generation": paper.GENERATION}
+SCORE = {"methods": "top1", "downstream": "top1", "generation": "fid"}
 
 
 def main(name: str = "methods") -> None:
@@ -41,8 +46,9 @@ def main(name: str = "methods") -> None:
     about, runs = read(name)
     write(name, page(name, about, runs))
     own = records.subject(name)
-    for section in runs[SECTION[own]].unique():
-        curves(runs[runs[SECTION[own]] == section], COLUMN[own], f"{name}-{section}-curves")
+    for section in runs[SECTION[own]].unique() if SCORE[own] == "top1" else ():
+        some = runs[runs[SECTION[own]] == section]
+        beside.curves(some, COLUMN[own], list(METHODS), "method", f"{name}-{section}-curves")
 
 
 def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
@@ -55,29 +61,48 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
         "",
         f"Sources: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px in "
-        f"patches of {model['patch']} px. SWEET's is a {bank['family']} bank, {bank['steps']} steps of {bank['batch']} "
-        f"images of {bank['data']}; the others' an ordinary auto-encoder, {source['steps']} steps of {source['batch']}. "
-        f"What each cost is below. DMAE's "
-        f"student, the teacher and each distillation have {about['steps']} steps of 128. Fine-tuning is the same for all: at "
+        f"patches of {model['patch']} px. SWEET's is a {bank['family']} bank, {pretraining(bank)}; the others' an ordinary "
+        f"auto-encoder, {pretraining(source)}. What each cost is below. {trained(about, set(runs['arm']))}Fine-tuning is the same for all: at "
         f"most {about['count']} images, a tenth of them held out, {about['epochs']} epochs of batch {about['batch']} at a base "
         f"learning rate of {rates(about)}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on "
         f"{devices(runs)}.",
         "",
-        f"{beside.CELLS}; after the bars the paper's, on ImageNet at 224 px after 30 epochs and on its downstream sets, and the "
+        f"{beside.CELLS.format(beside.WORDS[SCORE[own]])}; after the bars the paper's, on ImageNet at 224 px after 30 epochs and on its downstream sets, and the "
         "difference. Weight selection takes whole heads where positions are rotary, since strided ones would lose their frequencies.",
     ]
     for section in runs[SECTION[own]].unique():
         some = runs[runs[SECTION[own]] == section]
-        table = beside.table(some, list(METHODS), COLUMN[own], PRINTED[own])
-        text += ["", f"## {section}", "", *beside.accuracy(table), "", "The place of each method in its column"]
+        table = beside.table(some, list(METHODS), COLUMN[own], PRINTED[own], SCORE[own])
+        text += ["", f"## {section}", "", *beside.scores(table), "", "The place of each method in its column"]
         if table.both():
             text[-1] += "; after the bars among the methods of the paper: ours, and the paper's"
         text[-1] += "."
         text += ["", *beside.ranks(table)]
         if table.both():
             text += ["", beside.agreement(table)]
-        text += ["", f"![held-out accuracy while training, {section}]({name}-{section}-curves.png)"]
-    return [*text, "", "## Cost", "", *costs(runs), "", "## The paper's numbers", "", paper.NOTES[own]]
+        if SCORE[own] == "top1":
+            text += ["", f"![held-out accuracy while training, {section}]({name}-{section}-curves.png)"]
+    return [
+        *text,
+        *reconstructions.draw(runs, name),
+        "",
+        "## Cost",
+        "",
+        *costs(runs),
+        "",
+        "## The paper's numbers",
+        "",
+        paper.NOTES[own],
+    ]
+
+
+def trained(about: dict[str, Any], methods: set[str]) -> str:
+    """What the baselines train themselves, in words."""
+    steps = f"{about['steps']} steps of 128 images"
+    words = f"DMAE's students have {steps} at the source's learning rate. " if "dmae" in methods else ""
+    if methods & {"wave", "tleg", "fine"}:
+        words += f"The supervised teacher has {steps} at a base learning rate of 0.001, and so has each distillation. "
+    return words
 
 
 def costs(runs: Any) -> list[str]:
@@ -98,31 +123,6 @@ def costs(runs: Any) -> list[str]:
             ]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
-
-
-def curves(runs: Any, column: str, name: str) -> None:
-    """Held-out accuracy against the epoch, one panel a column of the table."""
-    import matplotlib as mpl
-    import seaborn as sns
-    from matplotlib.figure import Figure
-
-    order = [method for method in METHODS if method in set(runs["arm"])]
-    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
-        table = by_epoch(runs).rename(columns={"arm": "method"})
-        panels = list(dict.fromkeys(table[column]))
-        figure = Figure(figsize=(2.1 * len(panels) + 1.4, 2.4), layout="constrained")
-        for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels, strict=True):
-            last = panel == panels[-1]
-            some: Any = table[table[column] == panel]
-            sns.lineplot(
-                some, x="epoch", y="held-out top-1, %", hue="method", style="method", hue_order=order, style_order=order,
-                errorbar="sd", ax=axes, legend=last,
-            )  # fmt: skip
-            axes.set_title(panel, fontsize=9)
-            if last:
-                axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        sns.despine(figure)
-        save(figure, name)
 
 
 if __name__ == "__main__":

@@ -38,10 +38,11 @@ def read_runs(name: str) -> tuple[dict[str, Any], Any]:
 
 
 def read(name: str) -> tuple[dict[str, Any], Any]:
-    """As `read_runs`, with test (else held-out) accuracies in percent."""
+    """As `read_runs`, with the scores on test (else held-out) images, accuracies in percent."""
     about, runs = read_runs(name)
-    for score in ("top1", "top5"):
-        runs[score] = [100 * (test or held)[score] for test, held in zip(runs["test"], runs["held_out"], strict=True)]
+    judged = [test or held for test, held in zip(runs["test"], runs["held_out"], strict=True)]
+    for score in judged[0].keys() - {"images"}:
+        runs[score] = [(100 if score.startswith("top") else 1) * found[score] for found in judged]
     runs["size"] = [f"L{depth}H{heads}" for depth, heads in zip(runs["depth"], runs["heads"], strict=True)]
     return about, runs
 
@@ -185,6 +186,17 @@ def by_epoch(runs: Any) -> Any:
     table["epoch"] = [epoch for epoch, _ in table["curve"]]
     table["held-out top-1, %"] = [100 * value for _, value in table["curve"]]
     return table
+
+
+def pretraining(about: dict[str, Any]) -> str:
+    """What a bank says of its pre-training, in words."""
+    words = f"{about['steps']} steps of {about.get('batch', '?')} images of {about['data']}"
+    if "base_lr" in about:
+        words += f" at a base learning rate of {about['base_lr']:g}"
+    if "widths" in about:
+        apart = "drawn together for rows and columns" if about["coupled"] else "drawn for rows and columns apart"
+        words += f", widths of {', '.join(map(str, about['widths']))} heads {apart}"
+    return words
 
 
 def rates(about: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ reads `results/sizes.json` and writes `docs/results/sizes.md` with its figures.
 from typing import Any
 
 import numpy as np
-from figures import records
+from figures import reconstructions, records
 from figures.records import HEADS, by_epoch, commits, devices, noise, rates, read, save, spread, write
 
 
@@ -58,8 +58,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         "",
         f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
         "",
-        f"One {bank['family']} bank, pre-trained on {bank['data']} for {bank['steps']} steps of {bank.get('batch', '?')} "
-        f"images: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px, "
+        f"One {bank['family']} bank, {records.pretraining(bank)}: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px, "
         f"patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
         f"of them held out, for {about['epochs']} epochs of batch {about['batch']} at a base learning rate of "
         f"{rates(about)}, crops and flips and label smoothing, its head {HEADS[about['head']]}; all alike.{adapted} {seeds} seed(s). "
@@ -70,11 +69,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         "final held-out accuracy, between evaluations by linear interpolation, over all epochs: 1 would be no gain, 0 is "
         "before the first step, a dash says never.",
     ]
-    if adaptation:
-        text += [
-            "",
-            f"![images, and what the adapted auto-encoders of all sizes make of a quarter of their patches]({name}-reconstructions.png)",
-        ]
+    text += reconstructions.draw(runs, name)
     for data in runs["data"].unique():
         text += ["", f"## {data}", "", *table(runs[runs["data"] == data]), "", chance(runs[runs["data"] == data])]
         for kind, words in (

@@ -2,7 +2,8 @@
 
     python figures/variants.py
 
-reads `results/{constraints,architecture,choices}.json`, those that are there, and writes `docs/results/NAME.md`.
+reads `results/{constraints,architecture,choices}.json`, those that are there, and writes `docs/results/NAME.md` with its
+figure.
 """
 
 from typing import Any
@@ -20,8 +21,10 @@ TITLES = {
 
 
 def main(name: str) -> None:
-    """Writes the page of a file of records."""
-    write(name, page(name, *read(name)))
+    """Writes the page of a file of records, and its figure."""
+    about, runs = read(name)
+    write(name, page(name, about, runs))
+    beside.curves(runs, "size", list(dict.fromkeys(runs["arm"])), "row", f"{name}-curves")
 
 
 def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
@@ -42,10 +45,10 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"{about['batch']} at a base learning rate of {rates(about)}, the head {HEADS[about['head']]}. "
         f"{runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on {devices(runs)}.",
         "",
-        f"{beside.CELLS}"
+        beside.CELLS.format(beside.WORDS["top1"])
         + ("; after the bars the paper's, on ImageNet at 224 px, and the difference." if printed else "."),
         "",
-        *beside.accuracy(table),
+        *beside.scores(table),
         "",
         f"Gains over “{table.rows[0]}”"
         + (": ours, the paper's, and the difference." if printed else ".")
@@ -55,21 +58,25 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         *beside.gains(table),
         *(["", beside.agreement(table)] if printed else []),
         "",
-        "Pre-training: numbers in the template and in the scalers, and the reconstruction loss on held-out images at 3 and at "
-        "12 heads.",
+        "Pre-training: numbers in the template and in the scalers, FLOPs of the widths that were computed, and the "
+        "reconstruction loss on held-out images at 3 and at 12 heads. The number of steps is the same, so that the rows that "
+        "draw widths had less compute.",
         "",
         *pretraining(runs),
+        "",
+        f"![held-out accuracy while training]({name}-curves.png)",
         *(["", "## The paper's numbers", "", paper.NOTES[ablation]] if ablation in paper.NOTES else []),
     ]
 
 
 def pretraining(runs: Any) -> list[str]:
     """One row a variant."""
-    lines = beside.header(["template", "scalers", "held out, 3 heads", "held out, 12 heads"])
+    lines = beside.header(["template", "scalers", "FLOPs", "held out, 3 heads", "held out, 12 heads"])
     for row, some in runs.groupby("arm", sort=False):
         held = [f"{np.mean([loss[key] for loss in some['held_out_loss']]):.4f}" for key in ("3", "12")]
         sizes = some["sizes"].iloc[0]
-        lines.append(beside.line([str(row), f"{sizes['template']:,}", f"{sizes['scalers']:,}", *held]))
+        cells = [f"{sizes['template']:,}", f"{sizes['scalers']:,}", f"{some['flops'].iloc[0]:.2g}", *held]
+        lines.append(beside.line([str(row), *cells]))
     return lines
 
 

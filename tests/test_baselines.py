@@ -24,7 +24,7 @@ from weight_templates.baselines.parts import assemble, hidden_units, parts_of, t
 from weight_templates.config import DataOptions, OptimOptions, RecipeOptions
 from weight_templates.constrained import constrain, materialize
 from weight_templates.data import normalize
-from weight_templates.errors import UserError
+from weight_templates.errors import RunError, UserError
 from weight_templates.layouts import LAYOUTS, shapes
 from weight_templates.models import MAE, Classifier
 from weight_templates.models.mae import reconstruction_loss
@@ -129,6 +129,30 @@ def test_spectra_are_cut_as_scipy_cuts_them():
         gain = spectral.truncate_spectrum(ones, PLAIN.resized(heads=heads)).norm.gain
         np.testing.assert_allclose(gain, np.ones(4 * heads), atol=1e-5)
     assert eqx.tree_equal(spectral.truncate_spectrum(model, PLAIN), model)
+    # What is added to the residual stream is cut as what is multiplied into it.
+    spectrum = scipy.fft.dct(np.asarray(model.cls, np.float64), norm="ortho")[:8]
+    np.testing.assert_allclose(small.cls, scipy.fft.idct(spectrum, norm="ortho"), atol=1e-5)
+    stream = np.asarray(model.embed.weight, np.float64) @ np.ones(model.embed.weight.shape[1]) + model.embed.bias
+    cut = scipy.fft.idct(scipy.fft.dct(stream, norm="ortho")[:8], norm="ortho")
+    mine = np.asarray(small.embed.weight) @ np.ones(small.embed.weight.shape[1]) + small.embed.bias
+    np.testing.assert_allclose(mine, cut, atol=1e-5)
+
+
+def test_spectra_keep_the_frequencies_of_rotary_positions():
+    """Under rotary positions the channels of a head keep their places: heads are mixed, channels are not."""
+    model = vit(ENHANCED)
+    one = eqx.tree_at(
+        lambda v: v.blocks.attention.qkv, model, jnp.zeros_like(model.blocks.attention.qkv).at[:, :, 1::4].set(1.0)
+    )
+    small = spectral.truncate_spectrum(one, ENHANCED.resized(depth=2, heads=2)).blocks.attention.qkv
+    energy = np.square(np.asarray(small)).reshape(2, 3, 2, 4, -1).sum(axis=(0, 1, 2, 4))
+    assert energy[1] > 1
+    np.testing.assert_allclose(energy[[0, 2, 3]], 0, atol=1e-8)
+    heads = np.asarray(model.blocks.attention.out, np.float64).reshape(3, 4, 4, 16)
+    spectrum = scipy.fft.dctn(heads, axes=(0, 1, 3), norm="ortho")[:2, :2, :, :8]
+    expected = scipy.fft.idctn(spectrum, axes=(0, 1, 3), norm="ortho").reshape(2, 8, 8)
+    made = spectral.truncate_spectrum(model, ENHANCED.resized(depth=2, heads=2))
+    np.testing.assert_allclose(made.blocks.attention.out, expected, atol=1e-5)
 
 
 def test_spectra_keep_the_variance_of_noise():
@@ -172,6 +196,9 @@ def test_pruning_finds_what_matters(config):
     }
     model, arrays = vit(config), {}
     for name, (array, axes) in parts_of(model).items():
+        if name == "positions.table":  # which is no weight: what it holds says nothing of what matters
+            arrays[name] = array
+            continue
         scale = np.full(array.shape, 1.0)
         for axis, what in enumerate(axes):
             if what == "layer":
@@ -197,10 +224,34 @@ def test_pruning_finds_what_matters(config):
         np.testing.assert_array_equal(attention.qkv[row], both[:, rows][:, :, width])
         leave = np.asarray(planted.blocks.mlp.leave)[layer].reshape(hidden_units(config), 16)[units][:, width]
         np.testing.assert_array_equal(np.asarray(expected.blocks.mlp.leave[row]).reshape(leave.shape), leave)
+        enter = np.asarray(planted.blocks.mlp.enter)[layer]
+        if config.dress == "plain":
+            mine = np.asarray(expected.blocks.mlp.enter[row]).reshape(-1, 8)
+            np.testing.assert_array_equal(mine, enter.reshape(-1, 16)[units][:, width])
+        else:  # gate and up lose the same units
+            mine = np.asarray(expected.blocks.mlp.enter[row]).reshape(2, -1, 8)
+            np.testing.assert_array_equal(mine, enter.reshape(2, -1, 16)[:, units][:, :, width])
+        np.testing.assert_array_equal(
+            attention.qkv_bias[row], np.asarray(planted.blocks.attention.qkv_bias)[layer][:, rows]
+        )
+        np.testing.assert_array_equal(
+            expected.blocks.norm1.gain[row], np.asarray(planted.blocks.norm1.gain)[layer][width]
+        )
+    np.testing.assert_array_equal(expected.embed.weight, np.asarray(planted.embed.weight)[chosen["width"]])
     assert eqx.tree_equal(pruning.prune(planted, small, pruning.magnitude), expected)
     auto = MAE(planted, config, DECODER, key=jr.key(3))
     scores = pruning.taylor(auto, [images(8, seed) for seed in range(3)], key=jr.key(4))
-    assert eqx.tree_equal(pruning.prune(planted, small, scores), expected)
+    depths = []
+
+    def counted(model):
+        depths.append(model.config.depth)
+        return scores(model)
+
+    assert eqx.tree_equal(pruning.prune(planted, small, counted), expected)
+    assert depths == [3, 2]  # gradients are taken anew without the layers that go
+    nothing = eqx.tree_at(lambda v: v.norm.gain, planted, jnp.full(16, jnp.nan))
+    with pytest.raises(RunError, match="not finite"):
+        pruning.prune(nothing, small, scores)
 
 
 def test_taylor_scores_are_weight_times_gradient():
@@ -236,7 +287,7 @@ def lesson(student, teacher, key=0):
 
 @pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
 def test_identical_networks_are_at_no_distance(config):
-    model = vit(config)
+    model = vit(config.resized(depth=4))  # one block comes after the one that is compared
     same = lesson(model, model)
     same = eqx.tree_at(lambda m: (m.project.weight, m.project.bias), same, (jnp.eye(16), jnp.zeros(16)))
     image = normalize(jnp.asarray(images(1)[0]))
@@ -248,8 +299,8 @@ def test_identical_networks_are_at_no_distance(config):
 
 
 def test_distance_by_hand_and_gradients():
-    small = PLAIN.resized(depth=2, heads=2)
-    pair = lesson(vit(small), vit(PLAIN, 5))
+    small = PLAIN.resized(depth=4, heads=2)
+    pair = lesson(vit(small), vit(PLAIN.resized(depth=5), 5))
     image = normalize(jnp.asarray(images(1)[0]))
     made, distance = compare(pair, image, jr.key(1))
     visible = jnp.argsort(jr.uniform(jr.key(1), (16,)))[:4]
@@ -260,7 +311,7 @@ def test_distance_by_hand_and_gradients():
         parts = take(model, model.config.resized(depth=count), {"layer": np.arange(count)})
         return np.asarray(eqx.filter_jit(wt.ViT.features)(parts, image, visible), np.float64)
 
-    goal, mine = after(pair.teacher, 3), after(pair.student.encoder, 2)  # ⌈3/4 · 3⌉ and ⌈3/4 · 2⌉
+    goal, mine = after(pair.teacher, 4), after(pair.student.encoder, 3)  # ⌈3/4 · 5⌉ and ⌈3/4 · 4⌉
     mine = mine @ np.asarray(pair.project.weight, np.float64).T + np.asarray(pair.project.bias)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (goal, mine)]
     assert float(distance) == pytest.approx(np.abs(unit[0] - unit[1]).mean(), rel=1e-4)
@@ -337,6 +388,11 @@ def test_tleg_by_hand():
         for layer in range(depth):
             expected = bases[:3, :8, :8] + layer / depth * bases[3:, :8, :8]
             np.testing.assert_allclose(weights[layer], expected, atol=1e-6)
+    # What is no matrix lies at the same places in the depth: 0, 3/2 and, beyond the last layer, 2 for 2 of 3 layers.
+    gains = eqx.tree_at(lambda c: c.free.blocks.norm1.gain, backbone, jnp.arange(3.0)[:, None] * jnp.ones((3, 16)))
+    for depth, places in ((2, [0, 1.5]), (3, [0, 1, 2]), (6, [0, 0.5, 1, 1.5, 2, 2])):
+        target = learngene.at_size(gains, PLAIN.resized(depth=depth, heads=2), key=jr.key(1))
+        np.testing.assert_allclose(target.free.blocks.norm1.gain[:, 0], places, atol=1e-6)
     auto = MAE(backbone, PLAIN, DECODER, key=jr.key(0))
     names = trees.named_arrays(eqx.filter(auto, masked.trainable(auto)))
     assert not any(".scalers." in name for name in names)
@@ -619,7 +675,10 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
     assert [(run["arm"], run["depth"]) for run in tree["runs"]] == [
         ("weight-selection", 6), ("sweet", 6), ("weight-selection", 12), ("sweet", 12)
     ]  # fmt: skip
-    assert "| weight-selection | 10.0 (1) \\| 67.03 \\| −57.0 | 20.0 (1) \\| 66.51 \\| −46.5 | 15.0 |" in text
+    assert (
+        "| weight-selection | 10.0 (1) \\| 67.03 \\| −57.0 | 20.0 (1) \\| 66.51 \\| −46.5 | 15.0 \\| 66.77 \\| −51.8 |"
+        in text
+    )
     assert "| sweet | 30.0 (1) | 10.0 (1) | 20.0 |" in text
     assert "| weight-selection | 2 \\| 1 \\| 1 | 1 \\| 1 \\| 1 | 1.5 |\n| sweet | 1 | 2 | 1.5 |" in text
 
@@ -675,7 +734,7 @@ def test_downstream_sets_are_columns(tmp_path, monkeypatch):
     text = (tmp_path / "docs" / "downstream.md").read_text()
     assert "## L6H6" in text
     assert "|  | flowers102 | cifar10 | mean |" in text
-    assert "| sweet-adapted | 70.0 (1) \\| 83.12 \\| −13.1 | 90.0 (1) \\| 97.03 \\| −7.0 | 80.0 |" in text
+    assert "| sweet-adapted | 70.0 (1) \\| 83.12 \\| −13.1 | 90.0 (1) \\| 97.03 \\| −7.0 | 80.0 \\| 90.0" in text
     # DMAE is better than SWEET on flowers102 in the paper alone.
     assert "in the paper's order in 1 of 2 pairs; among the 2 pairs" in text
     assert (tmp_path / "docs" / "downstream-L6H6-curves.pdf").exists()

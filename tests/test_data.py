@@ -363,7 +363,7 @@ def test_images_of_several_sizes_stream(tmp_path, rng):
     loaded = opened(tmp_path)
     assert loaded.pixels is None
     assert feed(loaded, batch=2).batch(0)["image"].shape == (2, 16, 16, 3)
-    assert data.held_out_views(loaded, data.split(loaded.good, 2, 0), 16).shape == (1, 16, 16, 3)
+    assert data.evaluation_views(loaded, data.split(loaded.good, 2, 0).held_out, 16).shape == (1, 16, 16, 3)
 
 
 def test_hub_reads_what_datasets_loads(tmp_path, rng):

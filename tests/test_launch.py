@@ -56,6 +56,22 @@ def test_here_one_failure_does_not_stop_the_others(tmp_path):
     assert collected(tmp_path) == [1, 2]
 
 
+def test_here_a_fault_of_the_program_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
+    """It is told in full, as what it is."""
+    cell = work.cell
+
+    def faulty(asked):
+        return 1 / 0 if asked.number == 0 else cell(asked)
+
+    monkeypatch.setattr(work, "cell", faulty)
+    with pytest.raises(RunError, match="1 of 2 jobs failed"):
+        launch.run_here(work.jobs(work.Config(root=str(tmp_path))))
+    assert (tmp_path / "done-1").exists()
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError" in told
+    assert "failed   wait-0: see above." in told
+
+
 def test_what_is_to_be_overwritten_is_followed(tmp_path, monkeypatch, capsys):
     """A job that is submitted over an old result."""
     config = pretrain.Config(run=RunOptions(root=str(tmp_path), overwrite=True))

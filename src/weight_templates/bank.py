@@ -15,7 +15,7 @@ from .config import DecoderConfig, Family, ViTConfig
 from .constrained import Constrained, constrain, select
 from .constraints import FAMILIES
 from .errors import UserError
-from .files import header_of, read_safetensors, write_safetensors
+from .files import expanded, header_of, read_safetensors, write_safetensors
 from .layouts import LAYOUTS
 from .models import MAE
 from .models.mae import with_encoder
@@ -82,7 +82,7 @@ def save_bank(path: str | os.PathLike[str], bank: Bank) -> None:
 
 def is_bank(path: str | os.PathLike[str]) -> bool:
     """Whether a file says of itself that it is a bank, of whatever version; its soundness is not checked."""
-    header = header_of(Path(path)) or {}
+    header = header_of(expanded(Path(path))) or {}
     return str(header.get("format")).startswith(FORMAT.rstrip("0123456789"))
 
 
@@ -95,7 +95,7 @@ def load_bank(path: str | os.PathLike[str], layout: str | None = None) -> Bank:
 
     Raises UserError if there is no such file, it is no bank, it is corrupt, or it has another layout.
     """
-    path = Path(path)
+    path = expanded(Path(path))
     if not path.is_file():
         raise UserError(f"there is no bank at {path}; give the path of a bank.safetensors that pre-training wrote.")
     arrays, header = read_safetensors(path, remedy="copy it again, or pre-train it anew")

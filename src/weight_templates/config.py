@@ -146,7 +146,7 @@ class KroneckerOptions:
     templates: int | None = None
     """Number of templates; default: as many template parameters as the other families."""
     tile: tuple[int, int] | None = None
-    """Rows and columns of a template; default half a slice's."""
+    """Rows and columns of a template; default half a slice's, in the baseline wave a quarter."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,7 @@ def load_model(path: str | os.PathLike[str], *, heads: int | None = None, image:
 
     Raises UserError if there is no such file, it is damaged, or it does not hold, tensor for tensor, a network of ours.
     """
-    path = Path(path)
+    path = expanded(Path(path))
     if not path.exists():
         raise UserError(f"there is no model at {path}; give the path of a file, or of a folder of Hugging Face's.")
     if path.is_dir():

@@ -80,7 +80,7 @@ class Job:
                 str(problem) if isinstance(problem, UserError | RunError) else f"{type(problem).__name__}: {problem}"
             )
             if not error.exists():  # of several processes, the first to fail knows why
-                write_json(error, {"error": " ".join(words.split())})
+                write_json(error, {"error": " ".join(words.split()), "log": _log()})
             raise
         path = isinstance(value, Path)
         if leads:
@@ -113,6 +113,15 @@ def compute_inline() -> None:
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def _log() -> str:
+    """Where the errors of this process of a submitted job go; nothing where it was not submitted."""
+    if "SUBMITIT_FOLDER" not in os.environ:
+        return ""
+    import submitit
+
+    return str(submitit.JobEnvironment().paths.stderr)
 
 
 def _join() -> bool:
@@ -197,7 +206,8 @@ def states(folders: Sequence[Path], ask: bool = True) -> list[Found]:
         elif one is None and error is None:
             found.append(Found("new", "", name, log))
         else:
-            found.append(Found("failed", error["error"] if error else _last_words(Path(log)), name, log))
+            words = error["error"] if error else _last_words(Path(log))
+            found.append(Found("failed", words, name, (error or {}).get("log") or log))
     return found
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -162,6 +163,10 @@ def run_here(jobs: Sequence[Job]) -> None:
             except (UserError, RunError) as error:
                 cli.say(f"failed   {job.name}: {error}")
                 failed += 1
+            except Exception:  # a fault of the program's: told in full, and no reason to leave the others undone
+                traceback.print_exc()
+                cli.say(f"failed   {job.name}: see above.")
+                failed += 1
     if failed:
         raise RunError(f"{failed} of {len(jobs)} jobs failed; the same command runs them again.")
 
@@ -298,6 +303,7 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
             "slurm_partition": options.partition,
             "slurm_array_parallelism": options.parallel or 256,
             "slurm_signal_delay_s": min(120, 20 * minutes),
+            "slurm_wckey": "",  # submitit's own is refused where SLURM accounts for such keys
             "slurm_additional_parameters": {"requeue": True} | dict(_pair(word) for word in options.sbatch),
             "slurm_setup": setup,
         }

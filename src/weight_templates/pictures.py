@@ -71,37 +71,55 @@ def widths_of(mae: MAE, heads: Iterable[int]) -> dict[str, tuple[MAE, int]]:
     return {f"{count} head{'s' if count > 1 else ''}": (mae, count) for count in heads}
 
 
-def reconstruction_grid(
-    shown: dict[str, tuple[MAE, int]], images: UInt8[Array, "batch h w 3"], path: Path, *, key: PRNGKeyArray
-) -> dict[str, float]:
-    """Draws images, what is visible of them, and several reconstructions.
+def reconstructions(
+    shown: dict[str, tuple[MAE, int]], images: UInt8[Array, "batch h w 3"], *, key: PRNGKeyArray
+) -> tuple[dict[str, UInt8[np.ndarray, "batch h w 3"]], dict[str, float]]:
+    """Images, what is visible of them, and several reconstructions.
 
     Reconstructions show the visible patches as they are; with `norm_pix`, hidden ones are put back at their own mean
-    and deviation. All see the same patches.
+    and deviation, which the network does not predict. All see the same patches.
 
     **Arguments:**
 
     - `shown`: auto-encoders, and the width in heads that each is to have, by the title of their column.
 
-    **Returns:** the mean reconstruction loss of these images by title.
+    **Returns:** the columns of a `grid` by title, and the mean reconstruction loss of these images by the titles of `shown`.
     """
-    columns: list[tuple[str, np.ndarray]] = [("image", np.asarray(images) / 255)]
+    columns: dict[str, Any] = {"image": np.asarray(images)}
     losses = {}
     for title, (mae, count) in shown.items():
         painted, hidden, loss = _paint(mae, jnp.asarray(images), Widths(jnp.array(count), jnp.array(count)), key=key)
-        if len(columns) == 1:
-            columns.append(("visible", np.asarray(hidden)))
+        columns.setdefault("visible", _pixels(hidden))
+        columns[title] = _pixels(painted)
         losses[title] = float(loss)
-        columns.append((title, np.asarray(painted)))
-    with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(1.25 * len(columns), 1.25 * len(images) + 0.25), layout="constrained")
-        grid = figure.subplots(len(images), len(columns), squeeze=False)
-        for j, (title, pictures) in enumerate(columns):
-            grid[0, j].set_title(title, fontsize=9)
+    return columns, losses
+
+
+def _pixels(pictures: Float[Array, "batch h w 3"]) -> UInt8[np.ndarray, "batch h w 3"]:
+    return np.round(255 * np.clip(np.asarray(pictures), 0, 1)).astype(np.uint8)
+
+
+def grid(columns: dict[str, UInt8[np.ndarray, "batch h w 3"]], losses: dict[str, float]) -> Figure:
+    """A figure with a column for each of several batches of pictures, and its title and loss above it; 6.6 inches wide."""
+    count = len(next(iter(columns.values())))
+    side = 6.6 / len(columns)
+    with mpl.rc_context({"font.size": 8}):
+        figure = Figure(figsize=(6.6, side * count + 0.35), layout="constrained")
+        panels = figure.subplots(count, len(columns), squeeze=False)
+        for j, (title, pictures) in enumerate(columns.items()):
+            panels[0, j].set_title(title + (f"\n{losses[title]:.3f}" if title in losses else ""), fontsize=8)
             for i, picture in enumerate(pictures):
-                grid[i, j].imshow(np.clip(picture, 0, 1), interpolation="nearest")
-                grid[i, j].set_axis_off()
-        figure.savefig(path, dpi=160, metadata={"Software": None})
+                panels[i, j].imshow(picture, interpolation="nearest")
+                panels[i, j].set_axis_off()
+    return figure
+
+
+def reconstruction_grid(
+    shown: dict[str, tuple[MAE, int]], images: UInt8[Array, "batch h w 3"], path: Path, *, key: PRNGKeyArray
+) -> dict[str, float]:
+    """Draws `reconstructions` as a `grid`; returns the losses."""
+    columns, losses = reconstructions(shown, images, key=key)
+    grid(columns, losses).savefig(path, dpi=160, metadata={"Software": None})
     return losses
 
 

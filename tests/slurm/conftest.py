@@ -24,6 +24,8 @@ def cluster(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     script = Path(__file__).with_name("cluster.sh")
     started = subprocess.run([script, "start", folder], capture_output=True, text=True)
-    assert started.returncode == 0, started.stderr
-    yield os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "JAX_COMPILATION_CACHE_DIR": str(folder / "jax")}
-    subprocess.run([script, "stop", folder], check=True)
+    try:
+        assert started.returncode == 0, started.stderr
+        yield os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "JAX_COMPILATION_CACHE_DIR": str(folder / "jax")}
+    finally:
+        subprocess.run([script, "stop", folder], check=True)

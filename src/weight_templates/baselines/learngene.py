@@ -7,7 +7,8 @@ in the constraint: Kronecker products (WAVE, Feng et al., 2025), matrices that g
 scalers learn for some hundred steps by cross entropy; TLEG's follow from the depth and learn nothing.
 
 So that the three differ in nothing else, we depart from their sources. TLEG distils by KL alone, and lets norms and
-biases grow linearly too; here they are inherited from evenly spaced layers, mixed. FINE starts a target's diagonals at
+biases grow linearly too; here they are the auxiliary network's at the same places l/L of its depth, between two layers their
+mixture. FINE starts a target's diagonals at
 random, and has bases for a whole matrix rather than for its D x D slices, some ten times as many numbers. Where the
 sources known to us are silent: WAVE's templates are a quarter of a slice high and wide, so that multiples of a quarter
 of the width are made of whole ones; scalers start as the auxiliary network's, the first layers' and the width's prefix;
@@ -20,12 +21,13 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from .. import trees
 from ..config import RecipeOptions, ViTConfig
-from ..constrained import Constrained
+from ..constrained import Constrained, blend, select
 from ..data import Batch
 from ..inherit import redraw, resize
 from ..models import Classifier
@@ -76,4 +78,9 @@ def at_size(auxiliary: Constrained, target: ViTConfig, *, key: PRNGKeyArray) -> 
     """The auxiliary backbone at a target's size, before its scalers learn; fixed ones are the target's own."""
     if not auxiliary.constraint.fixed:
         return resize(auxiliary, target.depth, target.heads)
-    return redraw(resize(auxiliary, target.depth, target.heads, "interpolate"), key=key)
+    depth = auxiliary.config.depth
+    place = np.arange(target.depth) * depth / target.depth  # where TLEG has the target's layers in the source's depth
+    low = np.floor(place).astype(int)
+    high = np.minimum(low + 1, depth - 1)
+    below, above = (select(auxiliary, target, layers.tolist()) for layers in (low, high))
+    return redraw(blend(below, above, place - low), key=key)

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from ..config import ViTConfig
+from ..errors import RunError
 from ..models import MAE, ViT
 from ..tasks import masked
 from .parts import check_smaller, hidden_units, parts_of, take
@@ -59,15 +60,20 @@ def taylor(mae: MAE, batches: Iterable[UInt8[np.ndarray, "batch h w 3"]], *, key
 
 
 def magnitude(vit: ViT) -> ViT:
-    """Scores without data or decoder: |weight|."""
-    return jax.tree.map(jnp.abs, eqx.filter(vit, eqx.is_inexact_array))
+    """Scores without data or decoder: |weight|; that of a fixed table of positions, which is no weight, is zero."""
+    scores = jax.tree.map(jnp.abs, eqx.filter(vit, eqx.is_inexact_array))
+    if scores.positions.table is None:
+        return scores
+    return eqx.tree_at(lambda s: s.positions.table, scores, jnp.zeros_like(scores.positions.table))
 
 
 def prune(source: ViT, target: ViTConfig, scores: Callable[[ViT], ViT]) -> ViT:
     """The backbone of the size `target` that keeps the parts of `source` with the best scores; raises UserError if it
-    is larger."""
+    is larger, RunError if a score is not finite."""
     check_smaller("pruning", source.config, target)
     scored = scores(source)
+    if not all(bool(jnp.isfinite(array).all()) for array in jax.tree.leaves(scored)):
+        raise RunError("the scores of pruning are not finite; look at the source's weights and at the images.")
     layers = best(layer_scores(scored), target.depth)
     shallow = take(source, source.config.resized(depth=target.depth), {"layer": layers})
     score = part_scores(scores(shallow) if target.depth < source.config.depth else scored)

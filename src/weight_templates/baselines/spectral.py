@@ -2,9 +2,11 @@
 
 Every weight is transformed by an orthonormal discrete cosine transform along the axes that follow the size, depth among
 them, cut to the target's sizes (or filled with zeros), and transformed back. We know the method by its abstract only
-(arXiv 2603.07523). Our choices: matrices are cut by the orthonormal transform, which keeps the variance of white noise (what is alike in
-neighbouring entries grows instead, by the root of the ratio of sizes); gains, biases, the class token and positions keep
-their values, so a constant stays what it is.
+(arXiv 2603.07523). Our choices: all is cut by the orthonormal transform, so that what is added to the residual stream
+(biases, the class token, positions) is cut as what the matrices write into it; it keeps the variance of white noise, and
+what is alike in neighbouring entries grows, by the root of the ratio of sizes. Gains, which multiply, keep their values: a
+constant stays what it is. Where positions are rotary, attention is cut along its heads and not along the channels of a
+head, which would lose their frequencies.
 """
 
 import jax.numpy as jnp
@@ -36,11 +38,19 @@ def truncate_spectrum(source: ViT, target: ViTConfig) -> ViT:
     """The backbone of the size `target`, smaller or larger, from the low frequencies of `source`'s weights."""
     sizes = {"layer": target.depth, "width": target.channels, "inner": target.inner, "hidden": hidden_units(target)}
     arrays = {}
+    if source.config.dress == "enhanced":  # of heads, whole
+        sizes["inner"] = target.heads
     for name, (array, axes) in parts_of(source).items():
-        made = np.asarray(array, np.float64)
-        vector = sum(axis in ("width", "inner", "hidden", "pixel") for axis in axes) < 2
+        made, gain = np.asarray(array, np.float64), name.endswith("gain")
         for axis, what in enumerate(axes):
-            if what in sizes and sizes[what] != made.shape[axis]:
-                made = low_frequencies(made, axis, sizes[what], keep_values=vector)
+            if what not in sizes:
+                continue
+            shape = made.shape
+            if what == "inner" and source.config.dress == "enhanced":
+                made = made.reshape(*shape[:axis], source.config.heads, -1, *shape[axis + 1 :])
+            if sizes[what] != made.shape[axis]:
+                made = low_frequencies(made, axis, sizes[what], keep_values=gain)
+            if made.ndim > len(shape):
+                made = made.reshape(*shape[:axis], -1, *shape[axis + 1 :])
         arrays[name] = jnp.asarray(made, array.dtype)
     return assemble(target, arrays)

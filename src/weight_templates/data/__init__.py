@@ -1,7 +1,20 @@
 """Images: where they come from, how they are augmented, and how they reach the device."""
 
 from .augment import augment_on_device, augment_on_host, denormalize, evaluation_view, normalize
-from .feed import Batch, Features, Feed, Loaded, Resident, Split, Streamed, ahead, feed_of, held_out_views, load, split
+from .feed import (
+    Batch,
+    Features,
+    Feed,
+    Loaded,
+    Resident,
+    Split,
+    Streamed,
+    ahead,
+    evaluation_views,
+    feed_of,
+    load,
+    split,
+)
 from .sources import CorruptImage, Encoded, Source, open_source
 from .synthetic import Scene, Synthetic
 from .views import Views, labels_of, test_source, views_of
@@ -26,8 +39,8 @@ __all__ = [
     "augment_on_host",
     "denormalize",
     "evaluation_view",
+    "evaluation_views",
     "feed_of",
-    "held_out_views",
     "labels_of",
     "load",
     "normalize",

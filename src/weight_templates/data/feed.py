@@ -299,10 +299,12 @@ def feed_of(
     return Resident(jnp.asarray(loaded.pixels), labels, chosen, size, least, sharding)
 
 
-def held_out_views(loaded: Loaded, chosen: Split, size: int) -> UInt8[np.ndarray, "held_out size size 3"]:
-    """The held-out images under the evaluation transform."""
+def evaluation_views(
+    loaded: Loaded, indices: Int[np.ndarray, " images"], size: int
+) -> UInt8[np.ndarray, "images size size 3"]:
+    """Images under the evaluation transform; raises UserError where one has gone bad."""
     try:
-        images = [loaded.image(int(i)) for i in chosen.held_out]
+        images = [loaded.image(int(i)) for i in indices]
     except CorruptImage as error:
         raise UserError(f"an image went bad since it was checked: {error}; mend or remove it.") from None
     return np.stack([evaluation_view(image, size) for image in images])

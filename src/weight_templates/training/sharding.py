@@ -13,9 +13,9 @@ from jaxtyping import PyTree
 from ..errors import UserError
 
 
-def data_mesh(devices: int | None, batch: int, microbatches: int) -> Mesh:
+def data_mesh(devices: int | None, batch: int, microbatches: int, flag: str = "--optim") -> Mesh:
     """A mesh over all devices of all processes, or the first of one process; raises UserError where they cannot share a
-    batch."""
+    batch, which is `flag`'s."""
     available = jax.devices()
     if devices is not None and not alone():
         raise UserError(f"--run.devices is for one process, but there are {jax.process_count()}; leave it out.")
@@ -25,7 +25,7 @@ def data_mesh(devices: int | None, batch: int, microbatches: int) -> Mesh:
     if batch % (count * microbatches):
         raise UserError(
             f"a batch of {batch} does not divide among {count} devices and {microbatches} micro-batches; "
-            f"choose --optim.batch as a multiple of {count * microbatches}, or fewer --run.devices."
+            f"choose {flag}.batch as a multiple of {count * microbatches}, or fewer --run.devices."
         )
     return Mesh(np.array(available[:count]), ("data",), axis_types=(AxisType.Auto,))
 

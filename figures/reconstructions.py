@@ -1,0 +1,44 @@
+"""Reconstructions across sizes (the counterpart of SWEET's Figure 4), from the records of adapted networks alone."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from figures.records import save
+
+
+CAPTION = (
+    "Images, the quarter of their patches that is visible, and what the adapted auto-encoders of several sizes make of it; above "
+    "them the loss. Hidden patches are put back at their own mean and deviation, which the networks, trained on normalised "
+    "pixels, do not predict."
+)
+
+
+def draw(runs: Any, name: str) -> list[str]:
+    """Writes the figure if any run has pictures; returns what a page says of it, else nothing."""
+    if "pictures" not in runs or not (
+        some := runs[runs["pictures"].notna()].drop_duplicates("size").to_dict("records")
+    ):
+        return []
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    with mpl.rc_context({"font.size": 8}):
+        strips = [np.asarray(Image.open(io.BytesIO(base64.b64decode(run["pictures"]["png"])))) for run in some]
+        side = strips[0].shape[1] // 3
+        first = {"image": strips[0][:, :side], "visible": strips[0][:, side : 2 * side]}
+        made = {
+            f"{run['size']}\n{run['pictures']['loss']:.3f}": strip[:, 2 * side :]
+            for run, strip in zip(some, strips, strict=True)
+        }
+        columns = first | made
+        width = 6.6 / len(columns)
+        figure = Figure(figsize=(6.6, width * len(strips[0]) / side + 0.4), layout="constrained")
+        for axes, (title, strip) in zip(figure.subplots(1, len(columns)), columns.items(), strict=True):
+            axes.imshow(strip, interpolation="nearest")
+            axes.set_title(title, fontsize=8)
+            axes.set_axis_off()
+        save(figure, f"{name}-reconstructions")
+    return ["", f"![reconstructions across sizes]({name}-reconstructions.png)", "", CAPTION]
