@@ -1,7 +1,7 @@
 """Any size from one bank: a grid of sizes, initialised against scratch at an equal budget, and zero-shot linear probes.
 
-Counterpart of: SWEET's Table 1 and its figure of convergence, in small; the paper's networks are for ImageNet at 224 px,
-so no number of theirs compares directly.
+Counterpart of: SWEET's claims of faster convergence, and its Figure 4, in small; the paper's networks are for ImageNet at
+224 px, so no number of theirs compares directly.
 Command: python ablations/sizes.py BANK PATH/TO/cifar10 PATH/TO/tiny-imagenet
 Cost: about two hours on two CPU cores with the defaults and a bank of `--preset small`, 12 x 12 of 16 channels.
 Expected: initialised above scratch at every size, and from the first epoch on; adapted above zero-shot where a size is far

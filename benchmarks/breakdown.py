@@ -129,7 +129,7 @@ def operations(program: str) -> list[tuple[str, str]]:
 
 SCOPES = {"project": "products", "attention": "attention", "mlp": "feed-forward", "norm": "norms"}
 """Kinds of work by the scopes that `weight_templates.nn` names; the first that holds."""
-MOVES = r"(copy|transpose|concatenate|slice|pad|bitcast_(copy|concatenate|slice))"
+MOVES = r"(copy|transpose|concatenate|slice|pad|bitcast_(copy|concatenate|slice|pad))"
 
 
 def kind_of(name: str, rest: str) -> str | None:

@@ -21,10 +21,12 @@ the device's memory at most.
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -108,7 +110,7 @@ def main(config: Config) -> None:
         f"{torch.__version__}, {place}.\n"
     )
     print("| batch | precision | step | ms | images/s | time / none (quartiles), fastest |\n|---|---|---|---|---|---|")
-    reached = []
+    reached, said = [], []
     for batch, precision in itertools.product(config.batches, config.precisions):
         ours = functools.partial(our_step, vit=vit, decoder=decoder, batch=batch, precision=precision)
         theirs = functools.partial(torch_step, vit, decoder, batch, precision, device="cuda" if on_gpu else "cpu")
@@ -138,7 +140,13 @@ def main(config: Config) -> None:
                 held[name] = at_most(before, memory(name))
         rate = flops.matrix_rate(8192, precision) if on_gpu else 0
         units = {"tucker, sliced widths": len(widths_of(SLICED, vit))}
-        for name, t in compare(tasks, "none", config.rounds, units).items():
+        began = {}
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            began[name] = (time.perf_counter() - start) / units.get(name, 1)
+        timings = compare(tasks, "none", config.rounds, units)
+        for name, t in timings.items():
             print(
                 f"| {batch} | {precision} | {name} | {1e3 * t.seconds:.0f} | {batch / t.seconds:,.0f} | {t.words} |",
                 flush=True,
@@ -148,6 +156,14 @@ def main(config: Config) -> None:
                 reached.append(
                     f"| {batch} | {precision} | {name} | {'' if 'sliced' in name else share} | {held[name]} |"
                 )
+        apart, together = (timings[f"tucker, {kind} widths"].seconds for kind in ("sliced", "masked"))
+        compiling = began["tucker, sliced widths"] - apart
+        paid = f"{math.ceil(compiling / (together - apart)):,} steps" if together > apart else "never"
+        said.append(
+            f"Batch {batch}, {precision}: a width takes {compiling:.1f} s to compile, which slicing saves in {paid} of masked "
+            "execution, each width."
+        )
+    print("\n" + "\n".join(said))
     if on_gpu:
         print("\n| batch | precision | step | of the matrix rate | peak memory, GB |\n|---|---|---|---|---|")
         print("\n".join(reached))

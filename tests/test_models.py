@@ -17,6 +17,7 @@ from weight_templates.models.mae import patch_statistics, random_mask, reconstru
 from weight_templates.nn import nested_sincos, rotary
 from weight_templates.nn.attention import attend
 from weight_templates.nn.position import rotate
+from weight_templates.nn.product import product
 
 from . import conftest
 from .helpers import CONFIGS, DECODER, ENHANCED, PLAIN, scrambled
@@ -87,6 +88,60 @@ def numpy_vit(vit, image, visible=None):
             total += hidden @ q["mlp.leave"][block]
         tokens = tokens + total + q["mlp.leave_bias"]
     return norm(tokens, "norm")
+
+
+WRAPS = {
+    "plain": lambda f: f,
+    "vmap": lambda f: jax.vmap(f, (0, None)),
+    "vmap twice": lambda f: jax.vmap(jax.vmap(f, (0, None)), (0, None)),
+    "vmap, last axis": lambda f: lambda x, w: jax.vmap(f, (2, None), 2)(jnp.moveaxis(x, 0, 2), w),
+    "a matrix each": lambda f: lambda x, w: jax.vmap(f)(x, jnp.stack([w, 2 * w, w**2, -w])),
+    "in a loop, computed again": lambda f: (
+        lambda x, w: jax.lax.scan(lambda c, a: (c, jax.checkpoint(f)(a, w)), 0, x)[1]
+    ),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS.keys())
+@pytest.mark.parametrize(("size_out", "size_in"), [(5, 3), (3, 5)])
+def test_products_have_jaxs_gradients(wrap, size_out, size_in):
+    """Whichever orientation they are computed in, second derivatives and forward mode included."""
+    with jax.enable_x64(True):
+        xkey, wkey = jr.split(jr.key(0))
+        x = jr.normal(xkey, (4, 7, size_in), jnp.float64)
+        weight = jr.normal(wkey, (size_out, size_in), jnp.float64)
+
+        def total(multiply):
+            return lambda x, w: jnp.sum(jnp.sin(wrap(multiply)(x, w)))
+
+        ours, theirs = total(product), total(lambda x, w: jnp.einsum("...i,oi->...o", x, w))
+        for derivative in (
+            lambda f: jax.value_and_grad(f, (0, 1)),
+            lambda f: jax.jacfwd(f, (0, 1)),
+            lambda f: jax.hessian(f, 1),
+            lambda f: jax.grad(lambda x, w: f(jnp.ones_like(x), w), 1),
+        ):
+            found, expected = jax.jit(derivative(ours))(x, weight), jax.jit(derivative(theirs))(x, weight)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
+
+
+def test_products_in_half_precision_are_so_in_the_backward_pass():
+    """Both factors of every product, in front and behind; sums are in float32."""
+
+    def products(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                yield equation
+            for inner in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    yield from products(getattr(inner, "jaxpr", inner))
+
+    x, weight = jnp.ones((7, 3), jnp.bfloat16), jnp.ones((5, 3), jnp.bfloat16)
+    traced = jax.make_jaxpr(jax.grad(lambda x, w: jnp.sum(product(x, w).astype(jnp.float32) ** 2), (0, 1)))(x, weight)
+    found = list(products(traced.jaxpr))
+    assert len(found) == 3
+    assert {v.aval.dtype for equation in found for v in equation.invars} == {jnp.dtype(jnp.bfloat16)}
+    assert {equation.outvars[0].aval.dtype for equation in found} == {jnp.dtype(jnp.float32)}
 
 
 def test_the_backward_pass_keeps_products_in_the_precision_of_the_tokens(capsys):

@@ -22,6 +22,7 @@ from weight_templates.constrained import materialize
 from weight_templates.scaling import (
     USES,
     drawn_widths,
+    narrowed,
     preparation,
     sample_widths,
     settled,
@@ -235,10 +236,15 @@ def test_widths_are_uniform_independent_prefixes():
     assert set(np.unique(rows)) == {11, 12}
 
 
-@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
-def test_sliced_execution_leaves_what_masked_execution_leaves(config):
-    """Independent rows and columns, momentum and weight decay included; both draw the same widths."""
-    options, key = ScalingOptions(heads=(1, 2, config.heads)), jr.key(5)
+@pytest.mark.parametrize(
+    ("config", "family", "factored"),
+    [(ENHANCED, "tucker", False), (PLAIN, "tucker", False), (PLAIN, "tucker", True), (ENHANCED, "tucker", True)]
+    + [(ENHANCED, family, False) for family in ("none", "linear", "kronecker", "svd")],
+)
+def test_sliced_execution_leaves_what_masked_execution_leaves(config, family, factored):
+    """Independent rows and columns, momentum and weight decay included; both draw the same widths. Applied factor by factor
+    or not."""
+    options, key = ScalingOptions(scope="submodel", heads=(1, 2, config.heads)), jr.key(5)
     with jax.enable_x64(True):
         optimizer = optax.chain(optax.add_decayed_weights(0.05), optax.sgd(0.1, momentum=0.9))
         widths = drawn_widths(options, config, 4, key=key)
@@ -248,14 +254,21 @@ def test_sliced_execution_leaves_what_masked_execution_leaves(config):
         def make(prepare):
             return make_step(prepare, masked.loss, optimizer)
 
-        masked_step = make(preparation(options, config, "tucker", "float64"))
-        step, pairs = sliced(make, lambda done: batches[done:], widths, "float64")
+        prepare = preparation(options, config, family, "float64")
+        masked_step = make(prepare)
+        step, pairs = sliced(make, lambda done: batches[done:], widths, "float64", lambda c: factored)
         results = []
         for stepping, feed in ((masked_step, batches), (step, pairs(0))):
-            model = trees.cast(mae(config, key=jr.key(0)), jnp.float64)
+            model = trees.cast(mae(config, family, key=jr.key(0)), jnp.float64)
             state = init_state(model, masked.trainable(model), optimizer, False)
             results.append(fit(state, stepping, feed, start=0, stop=4, key=key))
-        assert float(results[0].tally) == pytest.approx(float(results[1].tally), rel=1e-6)
+        assert float(results[0].tally) == pytest.approx(float(results[1].tally), rel=1e-6)  # which is of float32
+        pkey, keys = jr.key(6), jr.split(jr.key(7), 4)
+        rows, cols = sample_widths(options, config, key=pkey)
+        narrow = narrowed(model, int(rows), int(cols), lambda c: factored)
+        losses = [eqx.filter_jit(masked.loss)(made, batches[0], keys) for made in (prepare(model, pkey), narrow)]
+        assert losses[0].dtype == jnp.float64
+        assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-10)
         for (name, a), b in zip(
             trees.named_arrays(results[0].trained).items(), trees.named_arrays(results[1].trained).values(), strict=True
         ):

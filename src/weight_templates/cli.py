@@ -122,6 +122,7 @@ def run(main: Callable[[], Any]) -> None:
     """Runs `main`; a UserError ends the process with one sentence and code 2, a RunError with one and code 1."""
     _tune_allocator()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "jax"))  # a second start hardly compiles
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")  # nor does it the many small programs
     try:
         main()
     except UserError as error:

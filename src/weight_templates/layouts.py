@@ -104,12 +104,15 @@ class Unified(AbstractLayout):
     def unfold(self, stacks: Stacks, dress: Dress) -> tuple[Float[Array, "..."], ...]:
         _, inner, width = stacks["all"].shape
         stack = stacks["all"].reshape(-1, 12, inner, width)
-        qkv, out, ffn = stack[:, :3], stack[:, 3], stack[:, 4:]
+        # Split, not sliced: the gradients are then put together once, and not padded part by part and added.
         if dress == "plain":
-            return qkv, out, ffn[:, :4], ffn[:, 4:]
+            qkv, out, enter, leave = jnp.split(stack, (3, 4, 8), axis=1)
+            return qkv, out[:, 0], enter, leave
+        qkv, out, ffn = jnp.split(stack, (3, 4), axis=1)
         third = inner // 3
         parts = jnp.moveaxis(ffn[:, :, : 3 * third].reshape(-1, 8, third, 3, width), 3, 1)
-        return qkv, out, parts[:, :2], parts[:, 2]
+        enter, leave = jnp.split(parts, (2,), axis=1)
+        return qkv, out[:, 0], enter, leave[:, 0]
 
     def unfold_factored(self, groups: Cores, dress: Dress) -> tuple[Factored, ...]:
         core, row, col = groups["all"]

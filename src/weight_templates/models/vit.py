@@ -144,17 +144,14 @@ class ViT(eqx.Module):
         self, image: Float[Array, "h w 3"], visible: Int[Array, " visible"] | None = None
     ) -> tuple[Float[Array, "token width"], Float[Array, "token pair"] | None]:
         """What goes into the first block: the tokens, and their rotations in radians if there are any."""
-        tokens = jnp.concatenate(
-            [self.cls[None], self.embed(patchify(image.astype(self.cls.dtype), self.config.patch))]
-        )
-        if self.positions.table is not None:
-            tokens = tokens + self.positions.table
-        angles = self.positions.angles
+        patches = patchify(image.astype(self.cls.dtype), self.config.patch)
+        table, angles = self.positions.table, self.positions.angles
         if visible is not None:
+            patches = patches[visible]
             chosen = jnp.concatenate([jnp.zeros(1, visible.dtype), visible + 1])
-            tokens = tokens[chosen]
-            angles = None if angles is None else angles[chosen]
-        return tokens, angles
+            table, angles = (None if places is None else places[chosen] for places in (table, angles))
+        tokens = jnp.concatenate([self.cls[None], self.embed(patches)])
+        return tokens if table is None else tokens + table, angles
 
 
 def stack(depth: int, width: int, heads: int, head_dim: int, dress: Dress, *, key: PRNGKeyArray) -> Block:
@@ -170,8 +167,8 @@ def run(
 ) -> Float[Array, "token width"]:
     """Applies stacked blocks one after the other, in a loop: compile time does not grow with their number.
 
-    The backward pass keeps the products alone, in the precision of the tokens, and computes what lies between them again, which takes less memory and, on a
-    CPU, less time than keeping it. There the loop is `unrolled`, too: what a loop stores for its backward pass, and passes
+    The backward pass keeps the products alone, in the precision of the tokens, and computes what lies between them again: on a
+    GPU to save memory; on a CPU XLA does some of that early, so that less memory is saved, but no time is lost. There the loop is `unrolled`, too: what a loop stores for its backward pass, and passes
     that read a layer's bias out of a stack, cost more time than the longer compilation (`benchmarks/breakdown.py`).
     """
     arrays, rest = eqx.partition(blocks, eqx.is_array)

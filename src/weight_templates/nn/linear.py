@@ -6,6 +6,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .product import product
+
 
 PRODUCT = "product"
 """What a backward pass may keep and what it computes again is told by this name: see `weight_templates.models.vit.run`."""
@@ -14,9 +16,7 @@ PRODUCT = "product"
 @jax.named_scope("project")
 def project(x: Float[Array, "*batch in"], weight: Float[Array, "out in"]) -> Float[Array, "*batch out"]:
     """`x weightᵀ`, in the precision of `x`, summed in float32: what matrix units do best, on CPU and GPU alike."""
-    summed = jnp.promote_types(x.dtype, jnp.float32)
-    y = lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=summed)
-    return checkpoint_name(y.astype(x.dtype), PRODUCT)
+    return checkpoint_name(product(x, weight), PRODUCT)
 
 
 class Factored(eqx.Module):
