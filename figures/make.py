@@ -80,13 +80,20 @@ def collect(sweep: dict[str, Any], root: Path) -> int:
     return len(done)
 
 
+FINDINGS = ROOT / "docs" / "findings.md"
+"""What the results say: the first page of the report."""
+
+
 def report() -> str:
     """All pages as one in HTML, pictures included."""
     from markdown_it import MarkdownIt
 
     pages = [path for name in names() if (path := records.RESULTS / f"{name}.md").exists()]
     pages += sorted(path for path in records.RESULTS.glob("*.md") if path not in pages)
+    pages = [path for path in [FINDINGS] if path.exists()] + pages
     body = MarkdownIt().enable("table").render("\n\n".join(path.read_text() for path in pages))
+    for number, path in enumerate(pages):  # links from page to page
+        body = re.sub(rf'href="(results/)?{re.escape(path.name)}"', f'href="#{number}"', body)
     body = re.sub(r'<img src="([^"]+)"', lambda found: f'<img src="{embedded(records.RESULTS / found[1])}"', body)
     method = embedded(ROOT / "docs" / "overview.png")
     titles = [page.read_text().splitlines()[0].lstrip("# ") for page in pages]
