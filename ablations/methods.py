@@ -24,7 +24,18 @@ import tyro
 from figures import methods as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, check_distinct, check_images, drawn, flags, record, size_of, tuned
+from ablations.sizes import (
+    Protocol,
+    adaptation,
+    check_distinct,
+    check_images,
+    drawn,
+    flags,
+    probed,
+    record,
+    size_of,
+    tuned,
+)
 from experiments import adapt, baseline, finetune, pretrain
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
@@ -157,7 +168,8 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         for data in config.data:
             cli.say(f"{called(data)}: {method}, {depth} layers, {heads} heads, seed {seed}")
             run = tuned(config.protocol, start, "full", data, network, seed, config.root)
-            records.append(record(run, called(data), method, depth, heads, seed) | {"cost": cost})
+            told = {"cost": cost, "probe": probed(config.protocol, start, data, network, seed, config.root)}
+            records.append(record(run, called(data), method, depth, heads, seed) | told)
             if method == "sweet-adapted":
                 records[-1]["pictures"] = drawn(start, config.pretraining)
     return records
@@ -190,10 +202,10 @@ def note_compute(what: str, own: float | None, spent: float | None, bank: str) -
 
 
 def check(cell: Cell) -> None:
-    """Raises UserError where there are no images, or none with labels to fine-tune on."""
+    """Raises UserError where there are no images, or none with labels to fine-tune on, or to train a teacher on."""
     for source in cell.config.data:
         check_images(source)
-    check_images(cell.config.pretraining, labelled=False)
+    check_images(cell.config.pretraining, labelled=bool({*cell.methods} & {*DISTILLED}))
 
 
 def cost(cell: Cell) -> float:

@@ -119,6 +119,15 @@ def tuned(protocol: Protocol, start: str, mode: str, source: str, network: ViTCo
     return max(runs, key=lambda run: json.loads((run / "summary.json").read_text())["held_out"]["top1"])
 
 
+def probed(protocol: Protocol, start: str, source: str, network: ViTConfig, seed: int, root: str) -> Any:
+    """The accuracies of the linear probe whose head a network was fine-tuned from; None where the head was new."""
+    if protocol.head != "probe":
+        return None
+    config = configuration(protocol, start, "full", source, network, seed, root, protocol.base_lr[0])
+    summary = json.loads((finetune.main(finetune.probe_of(config)).parent / "summary.json").read_text())
+    return {"held_out": summary["held_out"], "test": summary["test"]}
+
+
 def configuration(
     protocol: Protocol, start: str, mode: str, source: str, network: ViTConfig, seed: int, root: str, rate: float
 ) -> finetune.Config:

@@ -16,7 +16,7 @@ import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, check_distinct, check_images, flags, record, size_of, tuned
+from ablations.sizes import Protocol, adaptation, check_distinct, check_images, flags, probed, record, size_of, tuned
 from experiments import adapt, baseline, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
@@ -165,6 +165,7 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         network = asked.model.resized(depth, heads)
         made = start(cell, variant, str(bank), depth, heads)
         run = tuned(config.protocol, made, "full", config.data, network, cell.seed, config.root)
+        told["probe"] = probed(config.protocol, made, config.data, network, cell.seed, config.root)
         records.append(record(run, Path(config.data).name, variant.name, depth, heads, cell.seed) | told)
     return records
 

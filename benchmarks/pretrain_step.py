@@ -101,7 +101,9 @@ def main(config: Config) -> None:
             "--device gpu needs a GPU that both JAX and PyTorch see; install JAX with the extra cuda12 or cuda13 and PyTorch "
             "for CUDA, or say --device cpu."
         )
-    place = jax.devices()[0].device_kind if on_gpu else f"{os.cpu_count()} cores, {platform.machine()}"
+    jax.config.update("jax_enable_compilation_cache", False)  # what compiling costs is part of the result
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    place = jax.devices()[0].device_kind if on_gpu else f"{cores} core{'s' if cores != 1 else ''}, {platform.machine()}"
 
     print(
         f"# A step of pre-training, against PyTorch\n\nMade by `python {' '.join(sys.argv)}` "

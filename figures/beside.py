@@ -82,6 +82,16 @@ def scores(t: Table) -> list[str]:
     return lines
 
 
+def probes(runs: Any, order: list[str], column: str) -> list[str]:
+    """What a page says of the probes that heads are from, on test images; nothing where none is known."""
+    if "probe" not in runs or not (known := runs[[isinstance(probe, dict) for probe in runs["probe"]]]).size:
+        return []
+    judged = [probe["test"] or probe["held_out"] for probe in known["probe"]]
+    known = known.assign(top1=[100 * found["top1"] for found in judged])
+    words = "Before fine-tuning: top-1 accuracy of the linear probe whose head each network begins with, likewise."
+    return ["", words, "", *scores(table(known, order, column, {}))]
+
+
 def run(t: Table) -> list[str]:
     """The rows that have runs of ours."""
     return [row for row in t.rows if any((row, c) in t.ours for c in t.columns)]

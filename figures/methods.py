@@ -73,7 +73,8 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     for section in runs[SECTION[own]].unique():
         some = runs[runs[SECTION[own]] == section]
         table = beside.table(some, list(METHODS), COLUMN[own], PRINTED[own], SCORE[own])
-        text += ["", f"## {section}", "", *beside.scores(table), "", "The place of each method in its column"]
+        text += ["", f"## {section}", "", *beside.scores(table), *beside.probes(some, list(METHODS), COLUMN[own])]
+        text += ["", "The place of each method in its column"]
         if table.both():
             text[-1] += "; after the bars among the methods of the paper: ours, and the paper's"
         text[-1] += "."

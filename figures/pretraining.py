@@ -76,7 +76,8 @@ def section(name: str, data: str, about: dict[str, Any], runs: Any) -> list[str]
             lines += [
                 "",
                 f"![reconstructions of {family} on {data}]({shown})",
-                f"*{family} on {data}: held-out images.*",
+                f"*{family} on {data}: held-out images; hidden patches are put back at their own mean and deviation, which the "
+                "network, trained on normalised pixels, does not predict.*",
             ]
     return lines
 

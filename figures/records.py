@@ -181,8 +181,15 @@ def devices(runs: Any) -> str:
 
 
 def by_epoch(runs: Any) -> Any:
-    """The curves of held-out accuracy as a table, one row an epoch; other columns as they are."""
-    table = runs.explode("curve", ignore_index=True)
+    """The curves of held-out accuracy as a table, one row an epoch, at epoch 0 the probe that a head is from where it is
+    known; other columns as they are."""
+    table = runs.copy()
+    if "probe" in table:
+        table["curve"] = [
+            [[0, probe["held_out"]["top1"]], *curve] if isinstance(probe, dict) else curve
+            for curve, probe in zip(table["curve"], table["probe"], strict=True)
+        ]
+    table = table.explode("curve", ignore_index=True)
     table["epoch"] = [epoch for epoch, _ in table["curve"]]
     table["held-out top-1, %"] = [100 * value for _, value in table["curve"]]
     return table

@@ -161,7 +161,7 @@ def curves(runs: Any, name: str) -> None:
     order = [arm for arm in (*GAINING[::-1], "scratch") if arm in set(runs["arm"])]
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
         grid = sns.relplot(
-            table, x="epoch", y="held-out top-1, %", hue="from", hue_order=order,
+            table, x="epoch", y="held-out top-1, %", hue="from", hue_order=order, style="from", style_order=order,
             row="layers", col="heads", kind="line", height=1.6, aspect=1.25, errorbar="sd",
         )  # fmt: skip
         grid.set_titles("L{row_name} H{col_name}", size=9)

@@ -49,6 +49,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         + ("; after the bars the paper's, on ImageNet at 224 px, and the difference." if printed else "."),
         "",
         *beside.scores(table),
+        *beside.probes(runs, table.rows, "size"),
         "",
         f"Gains over “{table.rows[0]}”"
         + (": ours, the paper's, and the difference." if printed else ".")

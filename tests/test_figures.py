@@ -116,6 +116,30 @@ def test_what_stands_beside_the_papers_numbers_by_hand():
     assert t.both()
 
 
+def test_probes_are_the_start_of_their_curves():
+    """Where they are known; a page has their accuracies on test images."""
+    import pandas as pd
+
+    probe = {"held_out": {"top1": 0.25, "images": 9}, "test": {"top1": 0.5, "images": 9}}
+    common = {"size": "L3H5", "seed": 0, "held_out": {"top1": 0.5, "images": 9}, "test": None, "top1": 60.0}
+    runs = pd.DataFrame(
+        [common | {"arm": "a", "curve": [[1, 0.5]], "probe": probe}, common | {"arm": "b", "curve": [[1, 0.6]]}]
+    )
+    table = records.by_epoch(runs)
+    assert table[["arm", "epoch", "held-out top-1, %"]].to_numpy().tolist() == [
+        ["a", 0, 25],
+        ["a", 1, 50],
+        ["b", 1, 60],
+    ]
+    assert len(runs["curve"][0]) == 1
+    assert beside.probes(runs, ["a", "b"], "size")[3:] == [
+        "|  | L3H5 | mean |",
+        "|---|---|---|",
+        "| a | 50.0 (1) | 50.0 |",
+    ]
+    assert beside.probes(runs[["arm", "size"]], ["a", "b"], "size") == []
+
+
 def test_latex_by_hand():
     lines = ["# Families", "", "| a | b_1 |", "|---|---|", "| x & y | 1.0 ± 0.2 \\| 50 % |", "", "text"]
     assert records.latex(lines) == (

@@ -206,7 +206,7 @@ class ScalingOptions:
     execution: Execution = "auto"
     """masked: one program, which computes the full width and hides a part. sliced: a program for every width drawn,
     compiled when it first is, which computes that width only; same losses and gradients; scope submodel only. auto:
-    sliced where the run is long enough for that to pay: 500 steps for every pair of widths there is to draw."""
+    sliced where the run is long enough for that to pay: 200 steps for every pair of widths there is to draw."""
 
     def scope_for(self, family: str) -> Scope:
         """The scope in force: as given, else `submodel` under a constraint and `off` without one."""

@@ -25,8 +25,9 @@ Step = Callable[[Any, Any, PRNGKeyArray], Any]
 Factoring = Callable[[Constrained], bool]
 
 
-USES = 500
-"""Steps for each program from which sliced execution is taken to pay for compiling it: chosen, and not measured on a GPU."""
+USES = 200
+"""Steps for each program from which sliced execution is taken to pay for compiling it: some times what
+`benchmarks/pretrain_step.py` finds on a CPU, and not measured on a GPU."""
 
 
 def settled(options: ScalingOptions, config: ViTConfig, family: str, steps: int) -> ScalingOptions:
