@@ -109,8 +109,9 @@ def test_an_ablation_end_to_end(tmp_path, monkeypatch):
     (tmp_path / "results" / "constraints.json").write_text(json.dumps(tree))
     pages.main("constraints")
     page = (tmp_path / "docs" / "constraints.md").read_text()
-    assert "| without | 21.0 ± 1.4 (2) \\| 57.09 \\| −36.1 | 21.0 |" in page
-    assert "| tucker | 31.0 ± 1.4 (2) \\| 58.99 \\| −28.0 | 31.0 |" in page
+    assert "| without | 21.0 ± 1.4 (2) \\| 57.09 \\| −36.1 | 21.0 \\| 57.09 \\| −36.1 |" in page
+    assert "| tucker | 31.0 ± 1.4 (2) \\| 58.99 \\| −28.0 | 31.0 \\| 58.99 \\| −28.0 |" in page
+    assert "| linear |  \\| 58.09 \\| |  \\| 58.09 \\| |" in page
     assert "| tucker | +10.0 \\| +1.9 \\| +8.1 |" in page
     assert "2 seed(s)" in page
 
