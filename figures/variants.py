@@ -32,7 +32,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     ablation = records.subject(name)
     model, before = about["model"], about["pretraining"]
     printed = paper.ABLATIONS.get(ablation, {})
-    table = beside.table(runs, list(dict.fromkeys(runs["arm"])), "size", printed)
+    table = beside.table(runs, list(dict.fromkeys([*runs["arm"], *printed])), "size", printed)
     return [
         f"# {records.title(TITLES, name)}",
         "",
