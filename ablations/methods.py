@@ -170,8 +170,8 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
             run = tuned(config.protocol, start, "full", data, network, seed, config.root)
             told = {"cost": cost, "probe": probed(config.protocol, start, data, network, seed, config.root)}
             records.append(record(run, called(data), method, depth, heads, seed) | told)
-            if method == "sweet-adapted":
-                records[-1]["pictures"] = drawn(start, config.pretraining)
+            if (method, data, seed) == ("sweet-adapted", config.data[0], config.protocol.seeds[0]):
+                records[-1]["pictures"] = drawn(start, config.pretraining, heads)
     return records
 
 

@@ -241,20 +241,21 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
             cli.say(f"{Path(source).name}: {arm}, {cell.depth} layers, {cell.heads} heads, seed {seed}")
             run = tuned(cell.protocol, starts[start], mode, source, network, seed, cell.root)
             records.append(record(run, Path(source).name, arm, cell.depth, cell.heads, seed))
-            if arm == "adapted":
-                records[-1]["pictures"] = drawn(starts[start], cell.adapt)
+            if (arm, source, seed) == (
+                "adapted",
+                cell.data[0],
+                cell.protocol.seeds[0],
+            ):  # one figure, whatever the runs
+                records[-1]["pictures"] = drawn(starts[start], cell.adapt, cell.heads)
     return records
 
 
-def drawn(bank: str, data: str) -> dict[str, Any]:
+def drawn(bank: str, data: str, heads: int) -> dict[str, Any]:
     """What an adapted auto-encoder makes of some images, for a record: the loss and, side by side in a PNG, images, what is
     visible of them, and reconstructions."""
     import numpy as np
     from PIL import Image
 
-    from weight_templates.bank import load_bank
-
-    heads = load_bank(bank).config.heads
     columns, losses = reconstruct.made(reconstruct.Config((bank,), DataOptions(data, count=64), (heads,), images=4))
     file = io.BytesIO()
     Image.fromarray(np.hstack([np.vstack([*pictures]) for pictures in columns.values()])).save(file, "png")

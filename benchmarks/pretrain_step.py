@@ -132,21 +132,18 @@ def main(config: Config) -> None:
         }
         if config.compiled and shutil.which("c++"):
             makers["torch, compiled"] = functools.partial(theirs, compiled=True)
-        tasks, held = {}, {}
+        units = {"tucker, sliced widths": len(widths_of(SLICED, vit))}
+        tasks, held, began = {}, {}, {}
         for name, make in makers.items():
             before = memory(name) if on_gpu else None
             tasks[name] = make()
+            start = time.perf_counter()
+            tasks[name]()
+            began[name] = (time.perf_counter() - start) / units.get(name, 1)
             if before:
-                tasks[name]()
                 tasks[name]()  # PyTorch has its moments from the end of the first step on
                 held[name] = at_most(before, memory(name))
         rate = flops.matrix_rate(8192, precision) if on_gpu else 0
-        units = {"tucker, sliced widths": len(widths_of(SLICED, vit))}
-        began = {}
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            began[name] = (time.perf_counter() - start) / units.get(name, 1)
         timings = compare(tasks, "none", config.rounds, units)
         for name, t in timings.items():
             print(

@@ -209,7 +209,7 @@ def method_of(config: Sized) -> str:
     return next(name for name, default in METHODS.items() if type(default) is type(config))
 
 
-def check(config: Sized) -> None:
+def check_options(config: Sized) -> None:
     """Raises UserError for what can be refused before a source is read or anything is trained."""
     check_seed(config.seed)
     config.run.check()
@@ -229,6 +229,11 @@ def check(config: Sized) -> None:
         raise UserError(f"--batches {config.batches} is not positive.")
     if isinstance(config, Dmae):
         config.optim.check()
+
+
+def check(config: Sized) -> None:
+    """Raises UserError as `check_options` does, and where a job would not find the images that it trains on."""
+    check_options(config)
     if isinstance(config, Dmae) or (isinstance(config, IsomorphicPruning) and config.importance == "taylor"):
         from weight_templates import data
 
@@ -241,7 +246,7 @@ def main(config: Sized) -> Path:
 
     **Returns:** the path of the model. Raises UserError for a mistake in `config`, RunError if a loss stops being finite.
     """
-    check(config)
+    check_options(config)
     method = method_of(config)
     about: dict[str, Any] = to_json(config) | {"method": method}
     if isinstance(config, Cut):

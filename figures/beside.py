@@ -2,7 +2,6 @@
 of training behind them."""
 
 import itertools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,17 +68,20 @@ def scores(t: Table) -> list[str]:
     """One row a method or variant: `cell`s, and one of the means over the columns where none is empty."""
     lines = header([*t.columns, "mean"])
     for row in t.rows:
-        found, cells = [(t.ours.get((row, c)), t.paper.get((row, c))) for c in t.columns], []
-        for ours, theirs in found:
-            words = "" if ours is None else f"{spread(ours)} ({len(ours)})"
-            cells.append(cell(words, None if ours is None else ours.mean(), theirs))
-        own, printed = [ours.mean() for ours, _ in found if ours is not None], [p for _, p in found if p is not None]
-        mean = float(np.mean(own)) if len(own) == len(found) else None
-        words = "" if mean is None else f"{mean:.1f}"
-        lines.append(
-            line([row, *cells, cell(words, mean, float(np.mean(printed)) if len(printed) == len(found) else None)])
-        )
+        ours = [t.ours.get((row, c)) for c in t.columns]
+        means = [None if values is None else float(values.mean()) for values in ours]
+        printed = [t.paper.get((row, c)) for c in t.columns]
+        words = ["" if values is None else f"{spread(values)} ({len(values)})" for values in ours]
+        mean, average = whole(means), whole(printed)
+        cells = [*map(cell, words, means, printed), cell("" if mean is None else f"{mean:.1f}", mean, average)]
+        lines.append(line([row, *cells]))
     return lines
+
+
+def whole(values: list[float | None]) -> float | None:
+    """The mean; None where a value is missing."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def probes(runs: Any, order: list[str], column: str) -> list[str]:
@@ -92,7 +94,7 @@ def probes(runs: Any, order: list[str], column: str) -> list[str]:
     return ["", words, "", *scores(table(known, order, column, {}))]
 
 
-def run(t: Table) -> list[str]:
+def measured(t: Table) -> list[str]:
     """The rows that have runs of ours."""
     return [row for row in t.rows if any((row, c) in t.ours for c in t.columns)]
 
@@ -103,9 +105,8 @@ def ranks(t: Table) -> list[str]:
     own = {key: ours.mean() for key, ours in t.ours.items()}
     shared = {key: mean for key, mean in own.items() if key in t.paper}
     theirs = {key: value for key, value in t.paper.items() if key in own}
-    best = min if t.score == "fid" else max
-    every, ours, printed = ({c: standings(t.rows, c, of, best) for c in t.columns} for of in (own, shared, theirs))
-    for row in run(t):
+    every, ours, printed = ({c: standings(t, c, of) for c in t.columns} for of in (own, shared, theirs))
+    for row in measured(t):
         places = [every[c].get(row) for c in t.columns]
         cells = [
             ""
@@ -119,18 +120,16 @@ def ranks(t: Table) -> list[str]:
     return lines
 
 
-def standings(
-    rows: list[str], column: str, values: dict[tuple[str, str], float], best: Callable[..., float] = max
-) -> dict[str, int]:
+def standings(t: Table, column: str, values: dict[tuple[str, str], float]) -> dict[str, int]:
     """The place of each row in a column, those with equal values sharing the better one."""
-    known = {row: values[row, column] for row in rows if (row, column) in values}
-    ahead = {row: [other for other in known.values() if best(other, value) != value] for row, value in known.items()}
-    return {row: 1 + len(others) for row, others in ahead.items()}
+    sign = -1 if t.score == "fid" else 1
+    known = {row: sign * values[row, column] for row in t.rows if (row, column) in values}
+    return {row: 1 + sum(other > value for other in known.values()) for row, value in known.items()}
 
 
 def gains(t: Table) -> list[str]:
     """By how much each row is above the first: ours, and where it has both rows the paper's and the difference."""
-    first, *others = run(t)
+    first, *others = measured(t)
     lines = header(t.columns)
     for row in others:
         cells = []

@@ -45,6 +45,7 @@ def main(name: str = "methods") -> None:
     """Writes a page and its figures."""
     about, runs = read(name)
     write(name, page(name, about, runs))
+    reconstructions.draw(runs, name)
     own = records.subject(name)
     for section in runs[SECTION[own]].unique() if SCORE[own] == "top1" else ():
         some = runs[runs[SECTION[own]] == section]
@@ -85,7 +86,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
             text += ["", f"![held-out accuracy while training, {section}]({name}-{section}-curves.png)"]
     return [
         *text,
-        *reconstructions.draw(runs, name),
+        *reconstructions.words(runs, name),
         "",
         "## Cost",
         "",

@@ -15,30 +15,36 @@ CAPTION = (
 )
 
 
-def draw(runs: Any, name: str) -> list[str]:
-    """Writes the figure if any run has pictures; returns what a page says of it, else nothing."""
-    if "pictures" not in runs or not (
-        some := runs[runs["pictures"].notna()].drop_duplicates("size").to_dict("records")
-    ):
+def drawn(runs: Any) -> list[dict[str, Any]]:
+    """The runs that have pictures, one a size."""
+    if "pictures" not in runs:
         return []
+    return runs[runs["pictures"].notna()].drop_duplicates("size").to_dict("records")
+
+
+def words(runs: Any, name: str) -> list[str]:
+    """What a page says of the figure, if there is one."""
+    return ["", f"![reconstructions across sizes]({name}-reconstructions.png)", "", CAPTION] if drawn(runs) else []
+
+
+def draw(runs: Any, name: str) -> None:
+    """Writes the figure, if any run has pictures."""
+    if not (some := drawn(runs)):
+        return
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from PIL import Image
 
+    strips = [np.asarray(Image.open(io.BytesIO(base64.b64decode(run["pictures"]["png"])))) for run in some]
+    side = strips[0].shape[1] // 3
+    columns = {"image": strips[0][:, :side], "visible": strips[0][:, side : 2 * side]}
+    for run, strip in zip(some, strips, strict=True):
+        columns[f"{run['size']}\n{run['pictures']['loss']:.3f}"] = strip[:, 2 * side :]
+    width = 6.6 / len(columns)
     with mpl.rc_context({"font.size": 8}):
-        strips = [np.asarray(Image.open(io.BytesIO(base64.b64decode(run["pictures"]["png"])))) for run in some]
-        side = strips[0].shape[1] // 3
-        first = {"image": strips[0][:, :side], "visible": strips[0][:, side : 2 * side]}
-        made = {
-            f"{run['size']}\n{run['pictures']['loss']:.3f}": strip[:, 2 * side :]
-            for run, strip in zip(some, strips, strict=True)
-        }
-        columns = first | made
-        width = 6.6 / len(columns)
         figure = Figure(figsize=(6.6, width * len(strips[0]) / side + 0.4), layout="constrained")
         for axes, (title, strip) in zip(figure.subplots(1, len(columns)), columns.items(), strict=True):
             axes.imshow(strip, interpolation="nearest")
             axes.set_title(title, fontsize=8)
             axes.set_axis_off()
         save(figure, f"{name}-reconstructions")
-    return ["", f"![reconstructions across sizes]({name}-reconstructions.png)", "", CAPTION]

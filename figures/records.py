@@ -185,14 +185,16 @@ def by_epoch(runs: Any) -> Any:
     known; other columns as they are."""
     table = runs.copy()
     if "probe" in table:
-        table["curve"] = [
-            [[0, probe["held_out"]["top1"]], *curve] if isinstance(probe, dict) else curve
-            for curve, probe in zip(table["curve"], table["probe"], strict=True)
-        ]
+        table["curve"] = [begun(*both) for both in zip(table["curve"], table["probe"], strict=True)]
     table = table.explode("curve", ignore_index=True)
     table["epoch"] = [epoch for epoch, _ in table["curve"]]
     table["held-out top-1, %"] = [100 * value for _, value in table["curve"]]
     return table
+
+
+def begun(curve: list[list[float]], probe: Any) -> list[list[float]]:
+    """A curve of held-out accuracy that begins, at epoch 0, with the probe whose head the network had, if it is known."""
+    return [[0, probe["held_out"]["top1"]], *curve] if isinstance(probe, dict) else curve
 
 
 def pretraining(about: dict[str, Any]) -> str:

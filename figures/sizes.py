@@ -27,6 +27,7 @@ def main(name: str = "sizes") -> None:
     if about["head"] == "probe":
         runs["curve"] = [from_probe(runs, run) for run in runs.to_dict("records")]
     write(name, page(name, about, runs))
+    reconstructions.draw(runs, name)
     for data in runs["data"].unique():
         against_parameters(runs[runs["data"] == data], f"{name}-{data}-parameters")
         curves(runs[runs["data"] == data], f"{name}-{data}-curves")
@@ -39,7 +40,7 @@ def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
     same = runs["arm"] == PROBES[run["arm"]]
     for key in ("data", "depth", "heads", "seed"):
         same &= runs[key] == run[key]
-    return [[0, runs[same]["held_out"].iloc[0]["top1"]], *run["curve"]]
+    return records.begun(run["curve"], {"held_out": runs[same]["held_out"].iloc[0]})
 
 
 def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
@@ -58,8 +59,8 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         "",
         f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
         "",
-        f"One {bank['family']} bank, {records.pretraining(bank)}: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px, "
-        f"patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
+        f"One {bank['family']} bank, {records.pretraining(bank)}: {model['depth']} layers, {model['heads']} heads of "
+        f"{model['head_dim']} channels, {model['image']} px, patches of {model['patch']} px. Every network is fine-tuned on at most {about['count']} training images, a tenth "
         f"of them held out, for {about['epochs']} epochs of batch {about['batch']} at a base learning rate of "
         f"{rates(about)}, crops and flips and label smoothing, its head {HEADS[about['head']]}; all alike.{adapted} {seeds} seed(s). "
         f"Trained at {commits(runs)} on {devices(runs)}.",
@@ -69,7 +70,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         "final held-out accuracy, between evaluations by linear interpolation, over all epochs: 1 would be no gain, 0 is "
         "before the first step, a dash says never.",
     ]
-    text += reconstructions.draw(runs, name)
+    text += reconstructions.words(runs, name)
     for data in runs["data"].unique():
         text += ["", f"## {data}", "", *table(runs[runs["data"] == data]), "", chance(runs[runs["data"] == data])]
         for kind, words in (

@@ -60,8 +60,8 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         *(["", beside.agreement(table)] if printed else []),
         "",
         "Pre-training: numbers in the template and in the scalers, FLOPs of the widths that were computed, and the "
-        "reconstruction loss on held-out images at 3 and at 12 heads. The number of steps is the same, so that the rows that "
-        "draw widths had less compute.",
+        "reconstruction loss on held-out images at 3 and at 12 heads. Of rows with as many steps, those that draw "
+        "widths had less compute.",
         "",
         *pretraining(runs),
         "",

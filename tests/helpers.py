@@ -38,6 +38,11 @@ def mae(config, family="tucker", layout="unified", *, key):
     return bank.build(config, DECODER, constraint, LAYOUTS[layout](), key=key)
 
 
+def vit(config, seed=0):
+    """A random backbone, its biases and gains random, too."""
+    return scrambled(wt.ViT(config, key=jr.key(seed)), jr.key(seed + 1))
+
+
 def scrambled(tree, key):
     """The same tree with all zeros and ones among its leaves replaced by noise: biases and gains that matter."""
     import equinox as eqx

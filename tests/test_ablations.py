@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 
 import pytest
 from figures import paper, records
@@ -9,6 +10,7 @@ from figures import variants as pages
 
 from ablations import architecture, choices, constraints, methods, pretraining, sizes, variants
 from ablations.sizes import Protocol
+from experiments import pretrain
 from weight_templates import launch
 from weight_templates.config import ScalingOptions, ViTConfig
 from weight_templates.constraints import constraint_of
@@ -114,6 +116,22 @@ def test_an_ablation_end_to_end(tmp_path, monkeypatch):
     assert "| linear |  \\| 58.09 \\| |  \\| 58.09 \\| |" in page
     assert "| tucker | +10.0 \\| +1.9 \\| +8.1 |" in page
     assert "2 seed(s)" in page
+
+
+@pytest.mark.parametrize("ablation", [constraints, architecture], ids=["constraints", "architecture"])
+def test_committed_records_say_what_their_pre_training_cost(ablation):
+    """As their command counts it."""
+    name = ablation.__name__.removeprefix("ablations.")
+    tree = json.loads((records.RECORDS / f"{name}.json").read_text())
+    config = launch.parse(ablation, shlex.split(tree["about"]["command"])[2:]).config
+    cost = {
+        v.name: pretrain.cost(variants.pretraining(job.config))
+        for job in ablation.jobs(config)
+        for v in job.config.variants
+    }
+    assert {run["arm"] for run in tree["runs"]} == cost.keys()
+    for run in tree["runs"]:
+        assert run["flops"] == pytest.approx(cost[run["arm"]])
 
 
 def test_mistakes():

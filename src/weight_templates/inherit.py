@@ -60,6 +60,13 @@ def chosen_layers(
     if rows == "uniform":
         low = np.floor(place + 0.5).astype(int)
         return low, low, np.zeros(target)
+    return neighbours(source, place)
+
+
+def neighbours(
+    source: int, place: Float[np.ndarray, " target"]
+) -> tuple[Int[np.ndarray, " target"], Int[np.ndarray, " target"], Float[np.ndarray, " target"]]:
+    """The layers of a source next to fractional places in its depth, and the share of the second, as `chosen_layers`."""
     low = np.floor(place).astype(int)
     return low, np.minimum(low + 1, source - 1), place - low
 
@@ -75,7 +82,17 @@ def resize(
     Raises UserError for a size that is no network.
     """
     target = target_size(constrained.config, depth, heads)
-    low, high, share = chosen_layers(constrained.config.depth, target.depth, rows)
+    return mixed(constrained, target, *chosen_layers(constrained.config.depth, target.depth, rows))
+
+
+def mixed(
+    constrained: Constrained,
+    target: ViTConfig,
+    low: Int[np.ndarray, " target"],
+    high: Int[np.ndarray, " target"],
+    share: Float[np.ndarray, " target"],
+) -> Constrained:
+    """A constrained backbone at another size, its layers mixed of pairs of the source's; see `chosen_layers`."""
     made = select(constrained, target, low.tolist())
     return blend(made, select(constrained, target, high.tolist()), share) if share.any() else made
 

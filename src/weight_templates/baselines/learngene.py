@@ -7,10 +7,9 @@ in the constraint: Kronecker products (WAVE, Feng et al., 2025), matrices that g
 scalers learn for some hundred steps by cross entropy; TLEG's follow from the depth and learn nothing.
 
 So that the three differ in nothing else, we depart from their sources. TLEG distils by KL alone, and lets norms and
-biases grow linearly too; here they are the auxiliary network's at the same places l/L of its depth, between two layers their
-mixture. FINE starts a target's diagonals at
-random, and has bases for a whole matrix rather than for its D x D slices, some ten times as many numbers. Where the
-sources known to us are silent: WAVE's templates are a quarter of a slice high and wide, so that multiples of a quarter
+biases grow linearly too; here they are the auxiliary network's at the same places l/L of its depth, between two layers
+their mixture. FINE starts a target's diagonals at random, and has bases for a whole matrix rather than for its D x D
+slices, some ten times as many numbers. Where the sources known to us are silent: WAVE's templates are a quarter of a slice high and wide, so that multiples of a quarter
 of the width are made of whole ones; scalers start as the auxiliary network's, the first layers' and the width's prefix;
 what no constraint governs (norms, biases, embeddings) is inherited likewise and frozen; TLEG, which has no rule for the
 width, takes its prefix; the head is new.
@@ -27,9 +26,9 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from .. import trees
 from ..config import RecipeOptions, ViTConfig
-from ..constrained import Constrained, blend, select
+from ..constrained import Constrained
 from ..data import Batch
-from ..inherit import redraw, resize
+from ..inherit import mixed, neighbours, redraw, resize
 from ..models import Classifier
 from ..tasks import classify, masked
 
@@ -80,7 +79,4 @@ def at_size(auxiliary: Constrained, target: ViTConfig, *, key: PRNGKeyArray) -> 
         return resize(auxiliary, target.depth, target.heads)
     depth = auxiliary.config.depth
     place = np.arange(target.depth) * depth / target.depth  # where TLEG has the target's layers in the source's depth
-    low = np.floor(place).astype(int)
-    high = np.minimum(low + 1, depth - 1)
-    below, above = (select(auxiliary, target, layers.tolist()) for layers in (low, high))
-    return redraw(blend(below, above, place - low), key=key)
+    return redraw(mixed(auxiliary, target, *neighbours(depth, place)), key=key)

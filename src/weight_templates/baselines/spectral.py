@@ -20,12 +20,17 @@ from .parts import assemble, hidden_units, parts_of
 
 
 def low_frequencies(
-    array: Float[np.ndarray, "..."], axis: int, size: int, keep_values: bool
+    array: Float[np.ndarray, "..."], axis: int, size: int, keep_values: bool, block: int = 1
 ) -> Float[np.ndarray, "..."]:
     """`array` with `size` entries along `axis`, by cutting or extending its cosine spectrum there.
 
-    With `keep_values` a constant is resampled to itself; without, white noise keeps its variance.
+    With `keep_values` a constant is resampled to itself; without, white noise keeps its variance. Of entries that come in
+    a `block` each has a spectrum with its like in the other blocks.
     """
+    if block > 1:
+        shape = array.shape
+        apart = array.reshape(*shape[:axis], -1, block, *shape[axis + 1 :])
+        return low_frequencies(apart, axis, size // block, keep_values).reshape(*shape[:axis], size, *shape[axis + 1 :])
     before = array.shape[axis]
     spectrum = np.asarray(scipy.fft.dct(array, axis=axis, norm="ortho"))
     kept = np.take(spectrum, range(min(before, size)), axis=axis)
@@ -37,20 +42,12 @@ def low_frequencies(
 def truncate_spectrum(source: ViT, target: ViTConfig) -> ViT:
     """The backbone of the size `target`, smaller or larger, from the low frequencies of `source`'s weights."""
     sizes = {"layer": target.depth, "width": target.channels, "inner": target.inner, "hidden": hidden_units(target)}
+    blocks = {"inner": target.head_dim} if target.dress == "enhanced" else {}
     arrays = {}
-    if source.config.dress == "enhanced":  # of heads, whole
-        sizes["inner"] = target.heads
     for name, (array, axes) in parts_of(source).items():
         made, gain = np.asarray(array, np.float64), name.endswith("gain")
         for axis, what in enumerate(axes):
-            if what not in sizes:
-                continue
-            shape = made.shape
-            if what == "inner" and source.config.dress == "enhanced":
-                made = made.reshape(*shape[:axis], source.config.heads, -1, *shape[axis + 1 :])
-            if sizes[what] != made.shape[axis]:
-                made = low_frequencies(made, axis, sizes[what], keep_values=gain)
-            if made.ndim > len(shape):
-                made = made.reshape(*shape[:axis], -1, *shape[axis + 1 :])
+            if what in sizes and sizes[what] != made.shape[axis]:
+                made = low_frequencies(made, axis, sizes[what], keep_values=gain, block=blocks.get(what, 1))
         arrays[name] = jnp.asarray(made, array.dtype)
     return assemble(target, arrays)

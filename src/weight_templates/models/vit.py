@@ -167,9 +167,10 @@ def run(
 ) -> Float[Array, "token width"]:
     """Applies stacked blocks one after the other, in a loop: compile time does not grow with their number.
 
-    The backward pass keeps the products alone, in the precision of the tokens, and computes what lies between them again: on a
-    GPU to save memory; on a CPU XLA does some of that early, so that less memory is saved, but no time is lost. There the loop is `unrolled`, too: what a loop stores for its backward pass, and passes
-    that read a layer's bias out of a stack, cost more time than the longer compilation (`benchmarks/breakdown.py`).
+    The backward pass keeps the products alone, in the precision of the tokens, and computes what lies between them again: on
+    a GPU to save memory; on a CPU XLA does some of that early, so that less memory is saved, but no time is lost. There the
+    loop is `unrolled`, too: what a loop stores for its backward pass, and passes that read a layer's bias out of a stack,
+    cost more time than the longer compilation (`benchmarks/breakdown.py`).
     """
     arrays, rest = eqx.partition(blocks, eqx.is_array)
 

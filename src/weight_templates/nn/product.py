@@ -24,12 +24,11 @@ def product(x: Float[Array, "*batch in"], weight: Float[Array, "out in"]) -> Flo
 
 
 def _multiply(x: Array, weight: Array) -> Array:
-    return _summed(x, weight, x.ndim - 1, 1).astype(x.dtype)
+    return _summed(x, weight, (x.ndim - 1,), (1,)).astype(x.dtype)
 
 
-def _summed(a: Array, b: Array, *axes: int | tuple[int, ...]) -> Array:
-    """The sum over given axes of `a` and `b`."""
-    first, second = ((axis,) if isinstance(axis, int) else axis for axis in axes)
+def _summed(a: Array, b: Array, first: tuple[int, ...], second: tuple[int, ...]) -> Array:
+    """The sum of products over axes of `a` and as many of `b`."""
     precision = jnp.promote_types(a.dtype, jnp.float32)
     return lax.dot_general(a, b, ((first, second), ((), ())), preferred_element_type=precision)
 
@@ -64,7 +63,7 @@ def _batch(args: tuple[Array, Array], axes: tuple[Any, Any]) -> tuple[Array, int
 
 
 def _to_tokens(gradient: Array, x: Any, weight: Array) -> Array:
-    return _summed(gradient, weight, gradient.ndim - 1, 0).astype(x.aval.dtype)
+    return _summed(gradient, weight, (gradient.ndim - 1,), (0,)).astype(x.aval.dtype)
 
 
 def _to_weight(gradient: Array, x: Array, weight: Any) -> Array:
