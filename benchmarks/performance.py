@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = "docs/results"  # under ROOT, where the benchmarks are run
 PARTS = {
     "Where a step's time goes": ("breakdown.py", ["--steps=1", "--batch=2"]),
+    "The products alone": ("products.py", ["--rounds=2", "--batch=2"]),
     "A step, growing": ("growth.py", ["--rounds=2", "--batch=2"]),
     "Expansion alone": ("expansion.py", ["--rounds=2"]),
     "Memory of a step": ("memory.py", ["--batches=2"]),

@@ -18,6 +18,7 @@ from benchmarks import (
     performance,
     pipeline,
     pretrain_step,
+    products,
     startup,
 )
 from weight_templates.constrained import constrain
@@ -100,6 +101,8 @@ def test_a_timed_start_is_a_users(monkeypatch):
         (pipeline, {"batch": 0}),
         (pipeline, {"size": 0}),
         (pretrain_step, {"batches": (64, 0)}),
+        (products, {"batch": 0}),
+        (products, {"cores": 0}),
     ],
     ids=lambda x: "" if isinstance(x, dict) else x.__name__,
 )
@@ -130,6 +133,20 @@ def test_torch_is_all_on_one_device():
     made = model(torch.zeros(2, 32, 32, 3, device="meta"))
     assert made.device.type == "meta"
     assert {"near", "far", "pixels"} == dict(model.named_buffers()).keys()
+
+
+def test_products_are_a_linears():
+    """Both frameworks' three products, against PyTorch's own gradients of a linear layer, on the same numbers."""
+    torch = pytest.importorskip("torch")
+    x, w, g = (torch.randn(shape) for shape in products.sizes(7, 5, 3))
+    y = torch.nn.functional.linear(x.requires_grad_(), w.requires_grad_())
+    y.backward(g)
+    expected = dict(zip(products.KINDS, (y.detach(), x.grad, w.grad), strict=True))
+    ours, theirs = products.jax_products(), products.torch_products()
+    for kind, value in expected.items():
+        own = ours[kind](*(jnp.asarray(a.detach().numpy()) for a in (x, w, g)))
+        assert jnp.allclose(own, value.numpy(), atol=1e-5), kind
+        assert torch.allclose(theirs[kind](x.detach(), w.detach(), g), value, atol=1e-5), kind
 
 
 def test_peaks_of_a_device_by_hand():
