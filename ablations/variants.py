@@ -38,6 +38,10 @@ class Variant:
     """How a size is initialised."""
     adaptation: tuple[tuple[str, Any], ...] = ()
     """What is changed in `experiments.adapt.Config`."""
+    steps: float = 1
+    """Steps of pre-training, in units of the other rows'."""
+    rate: float = 1
+    """Learning rate of pre-training, in units of the other rows'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +111,7 @@ def jobs(ablation: str, variants: tuple[Variant, ...], config: Config) -> list[J
     groups: dict[Any, list[Variant]] = {}
     for variant in variants:
         if variant.name in (config.variants or names):
-            groups.setdefault(variant.pretraining, []).append(variant)
+            groups.setdefault((variant.pretraining, variant.steps, variant.rate), []).append(variant)
     common = dataclasses.replace(config, variants=(), protocol=dataclasses.replace(config.protocol, seeds=()))
     return [
         Job("ablations.variants:cell", Cell(common, tuple(group), seed), f"{ablation}-{name_of(group)}-{seed}")
@@ -123,19 +127,21 @@ def name_of(group: list[Variant]) -> str:
 
 def pretraining(cell: Cell) -> pretrain.Config:
     """How the variants are pre-trained."""
-    config, base = cell.config, pretrain.PRESETS["small"]
+    config, base, first = cell.config, pretrain.PRESETS["small"], cell.variants[0]
     base = dataclasses.replace(
         base,
         data=DataOptions(config.data),
         model=ViTConfig(image=32, patch=config.patch, depth=config.depth, heads=12, head_dim=16),
         scaling=ScalingOptions(heads=(3, 6, 9, 12), coupled=True, execution="sliced"),
         optim=OptimOptions(
-            base_lr=config.pretraining_lr, batch=config.pretraining_batch, steps=config.pretraining_steps
+            base_lr=first.rate * config.pretraining_lr,
+            batch=config.pretraining_batch,
+            steps=round(first.steps * config.pretraining_steps),
         ),
         seed=cell.seed,
         run=RunOptions(root=config.root),
     )
-    return changed(base, cell.variants[0].pretraining)
+    return changed(base, first.pretraining)
 
 
 def start(cell: Cell, variant: Variant, bank: str, depth: int, heads: int) -> str:

@@ -75,6 +75,15 @@ def test_the_command_alone_is_enough(name):
     assert {job.config.config.data for job in ABLATIONS[name].jobs(asked.config)} == {"synthetic"}
 
 
+def test_steps_and_rates_in_units_of_the_ablations():
+    config = variants.Config(sizes=("L1H3",), pretraining_steps=100, pretraining_lr=3e-3)
+    rows = (variants.Variant("base"), variants.Variant("long", steps=2), variants.Variant("slow", rate=0.5))
+    jobs = variants.jobs("choices", (*rows, variants.Variant("too", method="zero-shot")), config)
+    assert [[v.name for v in job.config.variants] for job in jobs] == [["base", "too"], ["long"], ["slow"]]
+    asked = [variants.pretraining(job.config).optim for job in jobs]
+    assert [(o.steps, o.base_lr) for o in asked] == [(100, 3e-3), (200, 3e-3), (100, 1.5e-3)]
+
+
 def test_changes_by_dotted_names():
     config = variants.Config(data="x")
     made = variants.changed(config, (("protocol.count", 5), ("sizes", ("L1H1",))))
