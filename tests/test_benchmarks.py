@@ -9,6 +9,7 @@ import pytest
 
 import weight_templates as wt
 from benchmarks import (
+    breakdown,
     expansion,
     flops,
     growth,
@@ -133,6 +134,39 @@ def test_torch_is_all_on_one_device():
     made = model(torch.zeros(2, 32, 32, 3, device="meta"))
     assert made.device.type == "meta"
     assert {"near", "far", "pixels"} == dict(model.named_buffers()).keys()
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ('dot.1 = f32[8,4]{1,0} dot(a, b), metadata={op_name="jit(step)/jvp(project)/dot_general"}', "products"),
+        ('dot.2 = f32[4,4]{1,0} dot(a, b), metadata={op_name="jit(step)/transpose(jvp(mlp))/dot_general"}', "products"),
+        (
+            'dot.3 = f32[2,2]{1,0} dot(a, b), metadata={op_name="jit(step)/jvp(attention)/qd,kd->qk/dot_general"}',
+            "attention",
+        ),
+        ('fusion.1 = (f32[8]{0}, f32[]) fusion(a), metadata={op_name="jit(step)/jvp(mlp)/logistic"}', "feed-forward"),
+        ('rsqrt_fusion = f32[8]{0} fusion(a), metadata={op_name="jit(step)/jvp(norm)/rsqrt"}', "norms"),
+        (
+            'copy.5 = f32[8,4]{0,1} copy(a), metadata={op_name="jit(step)/jvp(project)/transpose"}',
+            "copies and transposes",
+        ),
+        ('fusion.9 = f32[8,4]{0,1} fusion(a), metadata={op_name="jit(step)/adamw/mul"}', "optimiser"),
+        ('fusion.7 = f32[8,4]{0,1} fusion(a), metadata={op_name="jit(step)/jvp(loss)/mul"}', "rest"),
+        ("ROOT call.1 = f32[8,4]{0,1} call(a), to_apply=other", None),
+    ],
+    ids=lambda x: x.split(" = ")[0] if x else "holds others",
+)
+def test_operations_and_their_kinds(line, kind):
+    """Lines as XLA writes them."""
+    ((name, rest),) = breakdown.operations(f"ENTRY %main {{\n  {line}\n}}")
+    assert breakdown.kind_of(name, rest) == kind
+
+
+def test_a_step_by_kind_is_of_median_steps():
+    """Three steps of an operation that runs twice a step, the second disturbed; and one that was never seen."""
+    spent = breakdown.summed({"a": [1.0, 2.0, 9.0, 9.0, 2.0, 2.0], "b": []}, {"a": "products", "b": "norms"}, 3)
+    assert spent == dict.fromkeys(breakdown.KINDS, 0.0) | {"products": 4.0}
 
 
 def test_products_are_a_linears():
