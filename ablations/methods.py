@@ -27,8 +27,10 @@ from figures.records import keep
 from ablations.sizes import (
     Protocol,
     adaptation,
+    called,
     check_distinct,
     check_images,
+    check_sources_distinct,
     drawn,
     flags,
     probed,
@@ -76,7 +78,10 @@ class Config:
                 raise UserError(f"there is no method {method!r}; choose among {', '.join(figures.METHODS)}.")
         for size in self.sizes:
             size_of(size)
-        for flag in ("data", "methods", "sizes"):
+        if self.steps < 1:
+            raise UserError(f"--steps {self.steps} is not positive.")
+        check_sources_distinct("--data", self.data)
+        for flag in ("methods", "sizes"):
             check_distinct(f"--{flag}", getattr(self, flag))
         self.protocol.check()
 
@@ -169,7 +174,7 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
             cli.say(f"{called(data)}: {method}, {depth} layers, {heads} heads, seed {seed}")
             run = tuned(config.protocol, start, "full", data, network, seed, config.root)
             told = {"cost": cost, "probe": probed(config.protocol, start, data, network, seed, config.root)}
-            records.append(record(run, called(data), method, depth, heads, seed) | told)
+            records.append(record(run, data, method, depth, heads, seed) | told)
             if (method, data, seed) == ("sweet-adapted", config.data[0], config.protocol.seeds[0]):
                 records[-1]["pictures"] = drawn(start, config.pretraining, heads)
     return records
@@ -222,20 +227,12 @@ def cost(cell: Cell) -> float:
     return seeds * (len(cell.methods) * tuning + steps)
 
 
-def called(data: str) -> str:
-    """The name of a data source: that of a downstream set, `cars196:FOLDER`, else of its file or folder."""
-    from weight_templates.data import downstream
-
-    name, colon, _ = data.partition(":")
-    return name if colon and name in downstream.SETS else Path(data).name
-
-
 def collect(config: Config, jobs: list[Job], name: str = "methods", default: Config | None = None) -> None:
     """Writes records and page of what is done."""
     import weight_templates as wt
 
     bank, source = wt.load_bank(config.bank), wt.load_bank(config.source)
-    words = f"BANK {' '.join(map(called, config.data))} --source SOURCE --pretraining {Path(config.pretraining).name}"
+    words = f"BANK {' '.join(map(called, config.data))} --source SOURCE --pretraining {called(config.pretraining)}"
     words += " --nested NESTED" if config.nested else ""
     words += flags(config, default or Config(), ("methods", "sizes", "steps")) + flags(
         config.protocol, Protocol(), (field.name for field in dataclasses.fields(Protocol))
@@ -244,6 +241,11 @@ def collect(config: Config, jobs: list[Job], name: str = "methods", default: Con
         "command": f"python ablations/{name}.py {words}",
         "bank": {"family": bank.family, **bank.about},
         "source": source.about,
+        "digests": {
+            name: finetune.identity(path)
+            for name in ("bank", "source", "nested")
+            if (path := getattr(config, name))
+        },
         "nested": wt.load_bank(config.nested).about if config.nested else None,
         "model": dataclasses.asdict(bank.config),
         "steps": config.steps,

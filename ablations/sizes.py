@@ -171,6 +171,32 @@ def check_distinct(flag: str, values: Sequence[Any]) -> None:
             raise UserError(f"{flag} has {value} twice; say it once.")
 
 
+def called(data: str) -> str:
+    """The name of a data source: that of a downstream set, `cars196:FOLDER`, else of its file or folder."""
+    from weight_templates.data import downstream
+
+    name, colon, _ = data.partition(":")
+    return name if colon and name in downstream.SETS else Path(data).name
+
+
+def check_sources_distinct(flag: str, sources: Sequence[str]) -> None:
+    """Raises UserError where there is no source, or two would have one name in the records."""
+    check_distinct(flag, sources)
+    names = [called(source) for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{flag} has two sources called {name}; rename a folder, since tables go by these names.")
+
+
+@functools.cache
+def extent(data: str) -> list[int]:
+    """How many images and classes a source has, by which records know it from another of the same name."""
+    from weight_templates.data import open_source
+
+    source = open_source(DataOptions(data), 32, 0)
+    return [len(source), len(source.classes)]
+
+
 def size_of(text: str) -> tuple[int, int]:
     """Layers and heads of `L3H5`; raises UserError."""
     if not re.fullmatch(r"L[1-9]\d*H[1-9]\d*", text):
@@ -211,7 +237,8 @@ def jobs(config: Config) -> list[Job]:
         )
     finetune.identity(config.bank)
     config.protocol.check()
-    for flag in ("data", "depths", "heads"):
+    check_sources_distinct("--data", config.data)
+    for flag in ("depths", "heads"):
         check_distinct(f"--{flag}", getattr(config, flag))
     for depth, heads in itertools.product(config.depths, config.heads):
         size_of(f"L{depth}H{heads}")
@@ -238,9 +265,9 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
     records = []
     for source, (arm, (start, mode)), seed in itertools.product(cell.data, ARMS.items(), cell.protocol.seeds):
         if start in starts:
-            cli.say(f"{Path(source).name}: {arm}, {cell.depth} layers, {cell.heads} heads, seed {seed}")
+            cli.say(f"{called(source)}: {arm}, {cell.depth} layers, {cell.heads} heads, seed {seed}")
             run = tuned(cell.protocol, starts[start], mode, source, network, seed, cell.root)
-            records.append(record(run, Path(source).name, arm, cell.depth, cell.heads, seed))
+            records.append(record(run, source, arm, cell.depth, cell.heads, seed))
             if (arm, source, seed) == (
                 "adapted",
                 cell.data[0],
@@ -293,16 +320,17 @@ def collect(config: Config, jobs: list[Job]) -> None:
     import weight_templates as wt
 
     bank = wt.load_bank(config.bank)
-    words = f"BANK {' '.join(Path(s).name for s in config.data)}"
+    words = f"BANK {' '.join(map(called, config.data))}"
     if config.adapt:
-        words += f" --adapt {Path(config.adapt).name}"
+        words += f" --adapt {called(config.adapt)}"
     words += flags(config, Config(), ("adapt_steps", "depths", "heads"))
     words += flags(config.protocol, Protocol(), (field.name for field in dataclasses.fields(Protocol)))
     about = {
         "command": f"python ablations/sizes.py {words}",
         "bank": {"family": bank.family, "model": dataclasses.asdict(bank.config), **bank.about},
+        "digests": {"bank": finetune.identity(config.bank)},
         "adaptation": config.adapt
-        and {"data": Path(config.adapt).name, "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
+        and {"data": called(config.adapt), "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
         **dataclasses.asdict(config.protocol),
     }
     figures.main(keep("sizes", about, [record for job in jobs for record in job.result]))
@@ -316,7 +344,8 @@ def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) 
     start = json.loads((run / "environment.json").read_text())[0]
     asked = json.loads((run / "config.json").read_text())
     return {
-        "data": source,
+        "data": called(source),
+        "extent": extent(source),
         "arm": arm,
         "depth": depth,
         "heads": heads,

@@ -16,7 +16,7 @@ import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, check_distinct, check_images, flags, probed, record, size_of, tuned
+from ablations.sizes import Protocol, adaptation, called, check_distinct, check_images, flags, probed, record, size_of, tuned
 from experiments import adapt, baseline, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig
@@ -172,7 +172,7 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         made = start(cell, variant, str(bank), depth, heads)
         run = tuned(config.protocol, made, "full", config.data, network, cell.seed, config.root)
         told["probe"] = probed(config.protocol, made, config.data, network, cell.seed, config.root)
-        records.append(record(run, Path(config.data).name, variant.name, depth, heads, cell.seed) | told)
+        records.append(record(run, config.data, variant.name, depth, heads, cell.seed) | told)
     return records
 
 
@@ -191,13 +191,13 @@ def cost(cell: Cell) -> float:
 
 def collect(ablation: str, default: Config, config: Config, jobs: list[Job]) -> None:
     """Writes records and page of what is done."""
-    words = f"{Path(config.data).name}" + flags(
+    words = called(config.data) + flags(
         config, default, (f.name for f in dataclasses.fields(config) if f.name not in ("data", "protocol", "root"))
     )
     words += flags(config.protocol, default.protocol, (field.name for field in dataclasses.fields(Protocol)))
     about = {
         "command": f"python ablations/{ablation}.py {words}",
-        "data": Path(config.data).name,
+        "data": called(config.data),
         "model": dataclasses.asdict(pretraining(jobs[0].config).model),
         "pretraining": {
             "steps": config.pretraining_steps,

@@ -56,18 +56,21 @@ def keep(ablation: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> st
 
     Those of the same protocol, all that `about` says but for the command and the seeds, are merged: a new record takes the
     place of an old one of the same `IDENTITY`, and the others stay. Where a file of another protocol has the name already,
-    that stays as it is, and these go to one with digits after its name.
+    or one with other data of the same name, that stays as it is, and these go to one with digits after its name.
 
     **Returns:** the name of the file and of its page.
     """
-    own, name = json.loads(json.dumps({"about": about, "runs": runs})), ablation
-    if (path := RECORDS / f"{name}.json").exists():
-        if protocol(before := json.loads(path.read_text())) != protocol(own):
-            name = f"{ablation}-{digest(protocol(own))}"
-            other, path = path, RECORDS / f"{name}.json"
-            cli.say(f"note: {other} is of another protocol, and stays until you remove it; these records go to {path}.")
-            before = json.loads(path.read_text()) if path.exists() else None
-        own = merged(before, own) if before else own
+    own = json.loads(json.dumps({"about": about, "runs": runs}))
+    names = ablation, *(f"{ablation}-{digest(of)}" for of in (protocol(own), [protocol(own), extents(own)]))
+    for name in names:
+        path = RECORDS / f"{name}.json"
+        before = json.loads(path.read_text()) if path.exists() else None
+        if before is None or (protocol(before) == protocol(own) and not clash(before, own)):
+            break
+    if name != ablation:
+        other = RECORDS / f"{ablation}.json"
+        cli.say(f"note: {other} is of another protocol or of other data, and stays until you remove it; these records go to {path}.")
+    own = merged(before, own) if before else own
     rows = ",\n".join(json.dumps(run, sort_keys=True) for run in own["runs"])
     write_bytes(path, f'{{"about": {json.dumps(own["about"], sort_keys=True)}, "runs": [\n{rows}\n]}}\n'.encode())
     return name
@@ -76,6 +79,17 @@ def keep(ablation: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> st
 def protocol(tree: dict[str, Any]) -> dict[str, Any]:
     """What records of a file have in common."""
     return {key: value for key, value in tree["about"].items() if key not in ("command", "seeds")}
+
+
+def extents(tree: dict[str, Any]) -> dict[str, list[int]]:
+    """How many images and classes the data of a file have, by name, where its records tell."""
+    return {run["data"]: run["extent"] for run in tree["runs"] if "extent" in run}
+
+
+def clash(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two files have records of different data under one name."""
+    before, after = extents(old), extents(new)
+    return any(before[name] != after[name] for name in before.keys() & after.keys())
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

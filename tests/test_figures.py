@@ -72,8 +72,16 @@ def test_records_of_one_protocol_are_merged_and_of_others_kept_apart(tmp_path, m
         other, about, runs = kept("short", ("svd",), epochs=1, seeds=(number,))
         assert re.fullmatch("constraints-[0-9a-f]{8}", other)
         assert len(runs) == number + 1
-        assert "of another protocol" in capsys.readouterr().err
+        assert "of another protocol or of other data" in capsys.readouterr().err
     assert (tmp_path / "constraints.json").read_text() == published
+
+    about = {"command": "all", "epochs": 6, "betas": [0.9, 0.95], "seeds": [0]}
+    run = {"arm": "tucker", "seed": 0, "data": "x", "depth": 3, "heads": 5}
+    apart = [records.keep("twins", about, [run | {"extent": extent}]) for extent in ([9, 2], [9, 3], [9, 2], [9, 3])]
+    assert apart[0] == apart[2] == "twins" and apart[1] == apart[3] != "twins"
+    assert "twins.json is of another protocol or of other data" in capsys.readouterr().err
+    more = records.keep("twins", about, [run | {"data": "y", "extent": [5, 5]}])
+    assert (more, len(json.loads((tmp_path / "twins.json").read_text())["runs"])) == ("twins", 2)
     (tmp_path / "constraints-notes.json").write_text("{}")
     assert records.names("constraints") == make.names() == ["constraints", other]
     title = records.title({"constraints": "Families"}, other)

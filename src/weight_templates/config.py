@@ -386,6 +386,6 @@ def to_json(config: Any, *, without: tuple[str, ...] = ("run",)) -> dict[str, An
     return json.loads(json.dumps(tree))
 
 
-def digest(tree: dict[str, Any]) -> str:
+def digest(tree: dict[str, Any] | list[Any]) -> str:
     """Eight hexadecimal digits that name a JSON tree."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
