@@ -15,9 +15,9 @@ is random for a size: the baselines' training, adaptation, fine-tuning; BANK and
 """
 
 import dataclasses
+import functools
 import itertools
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -159,7 +159,7 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
 
     config = cell.config
     bank = wt.load_bank(config.bank)
-    spent = check_sources(config, bank)
+    spent = check_banks(config.bank, config.source, config.nested)
     records = []
     for size, method, seed in itertools.product(cell.sizes, cell.methods, config.protocol.seeds):
         depth, heads = size_of(size)
@@ -180,21 +180,27 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
     return records
 
 
-def check_sources(config: Config, bank: Any) -> int | None:
-    """What pre-training the bank cost, in FLOPs; raises UserError where a source is no match for it, and says so where one
-    cost more than a tenth more or less."""
+@functools.cache
+def check_banks(path: str, *others: str) -> float | None:
+    """What pre-training a bank cost, in FLOPs, unless it is not known; raises UserError where another is no ordinary bank of the
+    same network, and says so where that cost more than a tenth more or less."""
     import weight_templates as wt
 
-    spent = pretrain.flops_of(bank, config.bank)
-    for path in (config.source, *([config.nested] if config.nested else [])):
-        source = wt.load_bank(path)
-        if bank.config != source.config:
+    for known in filter(None, (path, *others)):
+        if not wt.is_bank(known):
             raise UserError(
-                f"{config.bank} and {path} are of different networks; pre-train both with the same --model."
+                f"{known} is no bank; networks of others go through experiments/baseline.py and experiments/finetune.py, "
+                "a size at a time."
             )
+    bank = wt.load_bank(path)
+    spent = pretrain.flops_of(bank, path)
+    for other in filter(None, others):
+        source = wt.load_bank(other)
+        if bank.config != source.config:
+            raise UserError(f"{path} and {other} are of different networks; pre-train both with the same --model.")
         if source.family != "none":
-            raise UserError(f"{path} is a {source.family} bank; pre-train one with --constraint none.")
-        note_compute(path, pretrain.flops_of(source, path), spent, config.bank)
+            raise UserError(f"{other} is a {source.family} bank; pre-train one with --constraint none.")
+        note_compute(other, pretrain.flops_of(source, other), spent, path)
     return spent
 
 
@@ -210,6 +216,7 @@ def check(cell: Cell) -> None:
     """Raises UserError where there are no images, or none with labels to fine-tune on, or to train a teacher on."""
     for source in cell.config.data:
         check_images(source)
+    check_banks(cell.config.bank, cell.config.source, cell.config.nested)
     check_images(cell.config.pretraining, labelled=bool({*cell.methods} & {*DISTILLED}))
 
 
@@ -242,9 +249,7 @@ def collect(config: Config, jobs: list[Job], name: str = "methods", default: Con
         "bank": {"family": bank.family, **bank.about},
         "source": source.about,
         "digests": {
-            name: finetune.identity(path)
-            for name in ("bank", "source", "nested")
-            if (path := getattr(config, name))
+            name: finetune.identity(path) for name in ("bank", "source", "nested") if (path := getattr(config, name))
         },
         "nested": wt.load_bank(config.nested).about if config.nested else None,
         "model": dataclasses.asdict(bank.config),

@@ -9,14 +9,24 @@ the rest, with the protocol of `ablations/sizes.py`. One job a seed and pre-trai
 import dataclasses
 import itertools
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import Protocol, adaptation, called, check_distinct, check_images, flags, probed, record, size_of, tuned
+from ablations.sizes import (
+    Protocol,
+    adaptation,
+    called,
+    check_distinct,
+    check_images,
+    flags,
+    probed,
+    record,
+    size_of,
+    tuned,
+)
 from experiments import adapt, baseline, pretrain
 from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ScalingOptions, ViTConfig

@@ -109,9 +109,9 @@ class HydraViT(Cut):
 class IsomorphicPruning(Cut):
     """The parts with the best scores, kind by kind (Fang et al., 2024)."""
 
-    importance: Literal["taylor", "magnitude"] = "taylor"
+    importance: Literal["taylor", "magnitude"] | None = None
     """taylor: |weight x gradient| of the reconstruction loss, for banks, and for auto-encoders that others saved whole, with
-    their decoder. magnitude: |weight|, for any source."""
+    their decoder. magnitude: |weight|, for any source. Default: taylor, and magnitude where there is no decoder."""
     norm_pix: bool = True
     """Whether such an auto-encoder predicts normalised pixels; a bank tells."""
     batches: int = 50
@@ -234,7 +234,9 @@ def check_options(config: Sized) -> None:
 def check(config: Sized) -> None:
     """Raises UserError as `check_options` does, and where a job would not find the images that it trains on."""
     check_options(config)
-    if isinstance(config, Dmae) or (isinstance(config, IsomorphicPruning) and config.importance == "taylor"):
+    if isinstance(config, Dmae) or (
+        isinstance(config, IsomorphicPruning) and auto_encoder_of(config, open_source(config)) is not None
+    ):
         from weight_templates import data
 
         images = np.arange(len(data.open_source(config.data, 32, config.seed)))
@@ -380,16 +382,22 @@ def hydravit(config: HydraViT, source: Source, target: ViTConfig, run: Any) -> t
 
 
 def auto_encoder_of(config: IsomorphicPruning, source: Source) -> Any:
-    """The auto-encoder that scores are of, its encoder plain; raises UserError where the source has no decoder."""
+    """The auto-encoder whose loss gives the scores, its encoder plain, or None where they are magnitudes; raises UserError
+    where a loss is asked for and the source has no decoder."""
     from weight_templates import convert
     from weight_templates.constrained import materialize
 
+    if config.importance == "magnitude":
+        return None
     if source.bank is not None:
         return materialize(source.bank.model)
     try:
         return convert.load_mae(config.source, heads=config.source_heads, norm_pix=config.norm_pix)
     except UserError as error:
-        raise UserError(f"{str(error).rstrip('.')}; or say --importance magnitude.") from None
+        if config.importance:
+            raise UserError(f"{str(error).rstrip('.')}; or say --importance magnitude.") from None
+        cli.say(f"note: {config.source} has no decoder, so its parts are scored by magnitude and not by a loss.")
+        return None
 
 
 def isomorphic_pruning(
@@ -402,9 +410,9 @@ def isomorphic_pruning(
     from weight_templates.baselines import pruning
     from weight_templates.baselines.parts import check_smaller
 
-    if config.importance == "magnitude":
-        return pruning.prune(source.vit, target, pruning.magnitude), {}
     mae = auto_encoder_of(config, source)
+    if mae is None:
+        return pruning.prune(source.vit, target, pruning.magnitude), {}
     if config.image not in (None, mae.encoder.config.image):
         raise UserError(
             f"the decoder of {config.source} is for {mae.encoder.config.image} px; leave out --image, which finetune.py "
@@ -485,9 +493,10 @@ def cost(config: Sized) -> float:
     def images(options: DataOptions) -> int:
         return len(data.open_source(options, shape.image, config.seed))
 
-    if isinstance(config, IsomorphicPruning) and config.importance == "taylor" and source:
-        size = min(pruning.BATCH, max(1, int(0.9 * images(config.data))))
-        return config.batches * size * flops_of_look(auto_encoder_of(config, source), target)
+    if isinstance(config, IsomorphicPruning) and source:
+        mae = auto_encoder_of(config, source)
+        size = min(pruning.BATCH, max(1, int(0.9 * images(config.data)))) if mae is not None else 0
+        return config.batches * size * flops_of_look(mae, target) if size else 0.0
     if isinstance(config, Dmae):
         chosen = data.split(np.arange(images(config.data)), config.optim.batch, config.seed)
         seen = config.optim.total(chosen.steps_per_epoch) * config.optim.batch

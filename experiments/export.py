@@ -27,7 +27,7 @@ class Config:
     out: str = ""
     """File to write; for Hugging Face a folder."""
     heads: int | None = None
-    """Attention heads, where the file does not tell; default one for every 64 channels."""
+    """Attention heads, where the file does not tell and its channels are not those of a well-known network."""
     image: int | None = None
     """Side of the input, pixels, if it shall be another; positions are resampled."""
     overwrite: bool = False

@@ -8,12 +8,11 @@ import numpy as np
 from figures.records import by_epoch, noise, save, signed, spread
 
 
-CELLS = (
-    "In a cell: {} on test images, of the epoch that was best on held-out ones, the mean ± the deviation over seeds, and in "
-    "brackets their number"
-)
-"""What a cell of `scores` holds."""
-WORDS = {"top1": "top-1 accuracy in percent", "fid": "FID, of which less is better,"}
+WORDS = {
+    "top1": "top-1 accuracy in percent",
+    "top5": "top-5 accuracy in percent",
+    "fid": "FID, of which less is better,",
+}
 """Scores by the names that records have for them."""
 
 
@@ -78,6 +77,16 @@ def scores(t: Table) -> list[str]:
     return lines
 
 
+def cells(runs: Any, score: str) -> str:
+    """What a cell of `scores` holds, in words."""
+    tested = [test is not None for test in runs["test"]]
+    words = "test images" if all(tested) else "test images, held-out ones where there are none," if any(tested) else ""
+    return (
+        f"In a cell: {WORDS[score]} on {words or 'the held-out images'}, of the epoch that was best on held-out ones, the mean "
+        "± the deviation over seeds, and in brackets their number"
+    )
+
+
 def whole(values: list[float | None]) -> float | None:
     """The mean; None where a value is missing."""
     known = [value for value in values if value is not None]
@@ -85,7 +94,7 @@ def whole(values: list[float | None]) -> float | None:
 
 
 def probes(runs: Any, order: list[str], column: str) -> list[str]:
-    """What a page says of the probes that heads are from, on test images; nothing where none is known."""
+    """What a page says of the probes that heads are from, on the same images; nothing where none is known."""
     if "probe" not in runs or not (known := runs[[isinstance(probe, dict) for probe in runs["probe"]]]).size:
         return []
     judged = [probe["test"] or probe["held_out"] for probe in known["probe"]]

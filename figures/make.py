@@ -15,6 +15,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +95,9 @@ def report() -> str:
     body = MarkdownIt().enable("table").render("\n\n".join(path.read_text() for path in pages))
     for number, path in enumerate(pages):  # links from page to page
         body = re.sub(rf'href="(results/)?{re.escape(path.name)}"', f'href="#{number}"', body)
-    body = re.sub(r'<img src="([^"]+)"', lambda found: f'<img src="{embedded(records.RESULTS / found[1])}"', body)
+    body = re.sub(
+        r'<img src="([^"]+)"', lambda found: f'<img src="{embedded(records.RESULTS / unquote(found[1]))}"', body
+    )
     method = embedded(ROOT / "docs" / "overview.png")
     titles = [page.read_text().splitlines()[0].lstrip("# ") for page in pages]
     body = re.sub(r"<h1>(.*?)</h1>", lambda found: f'<h1 id="{titles.index(found[1])}">{found[1]}</h1>', body)
@@ -118,7 +121,9 @@ h1 { margin-top: 3rem; border-bottom: 2px solid #ccc; }
 
 
 def embedded(picture: Path) -> str:
-    """A picture as an address that holds it."""
+    """A picture as an address that holds it; of one that is not there, its name, so that the page shows what it is of."""
+    if not picture.exists():
+        return picture.name
     return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from figures import beside, paper, reconstructions, records
-from figures.records import HEADS, commits, devices, pretraining, rates, read, write
+from figures.records import HEADS, commits, devices, pretraining, rates, read, slug, write
 
 
 METHODS = {
@@ -38,6 +38,7 @@ TITLES = {
 SECTION = {"methods": "data", "downstream": "size", "generation": "data"}
 COLUMN = {"methods": "size", "downstream": "data", "generation": "size"}
 PRINTED = {"methods": paper.CLASSIFICATION, "downstream": paper.DOWNSTREAM, "generation": paper.GENERATION}
+TOP5 = {"methods": paper.CLASSIFICATION_TOP5}
 SCORE = {"methods": "top1", "downstream": "top1", "generation": "fid"}
 
 
@@ -49,7 +50,7 @@ def main(name: str = "methods") -> None:
     own = records.subject(name)
     for section in runs[SECTION[own]].unique() if SCORE[own] == "top1" else ():
         some = runs[runs[SECTION[own]] == section]
-        beside.curves(some, COLUMN[own], list(METHODS), "method", f"{name}-{section}-curves")
+        beside.curves(some, COLUMN[own], list(METHODS), "method", f"{name}-{slug(section)}-curves")
 
 
 def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
@@ -68,13 +69,17 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"learning rate of {rates(about)}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on "
         f"{devices(runs)}.",
         "",
-        f"{beside.CELLS.format(beside.WORDS[SCORE[own]])}; after the bars the paper's, on ImageNet at 224 px after 30 epochs and on its downstream sets, and the "
+        f"{beside.cells(runs, SCORE[own])}; after the bars the paper's, on ImageNet at 224 px after 30 epochs and on its downstream sets, and the "
         "difference. Weight selection takes whole heads where positions are rotary, since strided ones would lose their frequencies.",
     ]
     for section in runs[SECTION[own]].unique():
         some = runs[runs[SECTION[own]] == section]
         table = beside.table(some, list(METHODS), COLUMN[own], PRINTED[own], SCORE[own])
-        text += ["", f"## {section}", "", *beside.scores(table), *beside.probes(some, list(METHODS), COLUMN[own])]
+        text += ["", f"## {section}", "", *beside.scores(table)]
+        if own in TOP5 and "top5" in some:
+            fifth = beside.table(some, list(METHODS), COLUMN[own], TOP5[own], "top5")
+            text += ["", f"Likewise, {beside.WORDS['top5']}:", "", *beside.scores(fifth)]
+        text += beside.probes(some, list(METHODS), COLUMN[own])
         text += ["", "The place of each method in its column"]
         if table.both():
             text[-1] += "; after the bars among the methods of the paper: ours, and the paper's"
@@ -83,7 +88,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         if table.both():
             text += ["", beside.agreement(table)]
         if SCORE[own] == "top1":
-            text += ["", f"![held-out accuracy while training, {section}]({name}-{section}-curves.png)"]
+            text += ["", f"![held-out accuracy while training, {section}]({name}-{slug(section)}-curves.png)"]
     return [
         *text,
         *reconstructions.words(runs, name),

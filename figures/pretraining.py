@@ -5,11 +5,12 @@
 reads `results/pretraining.json` and writes `docs/results/pretraining.md`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from figures import records
 from figures.beside import line
-from figures.records import commits, read_runs, write
+from figures.records import commits, read_runs, slug, write
 
 
 TITLES = {"pretraining": "Families of constraints, pre-trained alike"}
@@ -72,7 +73,7 @@ def section(name: str, data: str, about: dict[str, Any], runs: Any) -> list[str]
         )  # fmt: skip
     for family in SHOWN:
         if family in set(runs["arm"]):
-            shown = picture(name, data, family)
+            shown = picture(name, first, family)
             lines += [
                 "",
                 f"![reconstructions of {family} on {data}]({shown})",
@@ -82,9 +83,9 @@ def section(name: str, data: str, about: dict[str, Any], runs: Any) -> list[str]
     return lines
 
 
-def picture(name: str, data: str, family: str) -> str:
-    """The file of a family's reconstructions, beside the page."""
-    return f"{name}-{data}-{family}.png"
+def picture(name: str, run: Mapping[str, Any], family: str) -> str:
+    """The file of a family's reconstructions, beside the page: of runs like this one."""
+    return f"{name}-{slug(run['data'])}-{run['image']}px-{run['patch']}px-{run['epochs']}-{family}.png"
 
 
 if __name__ == "__main__":

@@ -69,7 +69,9 @@ def keep(ablation: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> st
             break
     if name != ablation:
         other = RECORDS / f"{ablation}.json"
-        cli.say(f"note: {other} is of another protocol or of other data, and stays until you remove it; these records go to {path}.")
+        cli.say(
+            f"note: {other} is of another protocol or of other data, and stays until you remove it; these records go to {path}."
+        )
     own = merged(before, own) if before else own
     rows = ",\n".join(json.dumps(run, sort_keys=True) for run in own["runs"])
     write_bytes(path, f'{{"about": {json.dumps(own["about"], sort_keys=True)}, "runs": [\n{rows}\n]}}\n'.encode())
@@ -124,6 +126,11 @@ def title(titles: dict[str, str], name: str) -> str:
     """The title of a page, by that of its ablation."""
     digits = name.removeprefix(subject(name)).lstrip("-")
     return titles[subject(name)] + (f", protocol {digits}" if digits else "")
+
+
+def slug(text: str) -> str:
+    """A name of data as part of a file's name that a page can link to."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 def write(name: str, lines: list[str]) -> None:

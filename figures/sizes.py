@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from figures import reconstructions, records
-from figures.records import HEADS, by_epoch, commits, devices, noise, rates, read, save, spread, write
+from figures.records import HEADS, by_epoch, commits, devices, noise, rates, read, save, slug, spread, write
 
 
 ARMS = ("probe of a random network", "zero-shot probe", "adapted probe", "scratch", "initialised", "adapted")
@@ -29,8 +29,8 @@ def main(name: str = "sizes") -> None:
     write(name, page(name, about, runs))
     reconstructions.draw(runs, name)
     for data in runs["data"].unique():
-        against_parameters(runs[runs["data"] == data], f"{name}-{data}-parameters")
-        curves(runs[runs["data"] == data], f"{name}-{data}-curves")
+        against_parameters(runs[runs["data"] == data], f"{name}-{slug(data)}-parameters")
+        curves(runs[runs["data"] == data], f"{name}-{slug(data)}-curves")
 
 
 def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
@@ -77,7 +77,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
             ("parameters", "accuracy against parameters"),
             ("curves", "held-out accuracy while training"),
         ):
-            text += ["", f"![{words}, {data}]({name}-{data}-{kind}.png)"]
+            text += ["", f"![{words}, {data}]({name}-{slug(data)}-{kind}.png)"]
     return text
 
 

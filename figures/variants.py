@@ -45,7 +45,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"{about['batch']} at a base learning rate of {rates(about)}, the head {HEADS[about['head']]}. "
         f"{runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on {devices(runs)}.",
         "",
-        beside.CELLS.format(beside.WORDS["top1"])
+        beside.cells(runs, "top1")
         + ("; after the bars the paper's, on ImageNet at 224 px, and the difference." if printed else "."),
         "",
         *beside.scores(table),

@@ -138,7 +138,10 @@ def test_mistakes(tmp_path, source, capsys, monkeypatch):
         (["wave", *network, *FEW, "--optim.batch=8", "--fit.batch=90"], ["72 training images", "--fit.batch 72"]),
         (["weight-selection", source, "--heads=9"], ["only shrinks", "9"]),
         (["weight-selection", source, "--depth=4"], ["only shrinks"]),
-        (["isomorphic-pruning", plain, *TARGET, *FEW], ["no decoder", "--importance magnitude"]),
+        (
+            ["isomorphic-pruning", plain, "--importance=taylor", *TARGET, *FEW],
+            ["no decoder", "--importance magnitude"],
+        ),
         (["isomorphic-pruning", source, "--batches=0", *TARGET], ["--batches 0"]),
         (["isomorphic-pruning", source, "--image=32", *TARGET], ["16 px", "--image"]),
         (["hydravit", tucker, *TARGET], ["no ordinary bank", "--constraint none"]),
@@ -179,6 +182,9 @@ def test_jobs_are_refused_where_there_are_no_images(method, tmp_path, source):
     baseline.check_options(lacking)
     if method == "isomorphic-pruning":
         baseline.check(dataclasses.replace(lacking, importance="magnitude"))
+        plain = tmp_path / "plain.safetensors"
+        convert.save_model(plain, vit(PLAIN), {})
+        baseline.check(dataclasses.replace(lacking, source=str(plain)))
 
 
 def test_widths_that_were_not_trained_are_noted(tmp_path, capsys):
@@ -227,7 +233,7 @@ def test_a_vit_b_by_file_is_a_source_of_every_size(tmp_path):
         source = file.get_tensor("blocks.1.mlp.fc1.weight")
     for depth, heads, millions in ((3, 12, 22.8), (6, 12, 44.0), (6, 6, 11.4), (12, 6, 22.1), (12, 3, 5.7)):
         size = [f"--depth={depth}", f"--heads={heads}"]
-        for method, more in (("weight-selection", []), ("isomorphic-pruning", ["--importance=magnitude"])):
+        for method, more in (("weight-selection", []), ("isomorphic-pruning", [])):
             model = wt.load_model(call(tmp_path, method, path, *more, *size)).model
             assert model.config == big.resized(depth=depth, heads=heads)
             assert round((trees.count(model) + (64 * heads + 1) * 1000) / 1e6, 1) == millions
@@ -237,7 +243,7 @@ def test_a_vit_b_by_file_is_a_source_of_every_size(tmp_path):
                 np.testing.assert_array_equal(found, source[::step, ::step])
 
 
-def test_models_of_timm_are_sources(tmp_path):
+def test_models_of_timm_are_sources(tmp_path, capsys):
     path = tmp_path / "timm.safetensors"
     model = vit(PLAIN)
     convert.export_model(path, model, "timm", {})
@@ -245,9 +251,11 @@ def test_models_of_timm_are_sources(tmp_path):
     expected = selection.select_weights(model, PLAIN.resized(depth=2, heads=2))
     for name, array in trees.named_arrays(wt.load_model(made).model).items():
         np.testing.assert_allclose(array, trees.named_arrays(expected)[name], atol=1e-7, err_msg=name)
-    words = ["--source-heads=4", "--importance=magnitude", *TARGET]
-    pruned = call(tmp_path, "isomorphic-pruning", path, *words)
-    assert wt.load_model(pruned).model.config == PLAIN.resized(depth=2, heads=2)
+    pruned = call(tmp_path, "isomorphic-pruning", path, "--source-heads=4", *TARGET)
+    assert "timm.safetensors has no decoder" in capsys.readouterr().err
+    expected = pruning.prune(model, PLAIN.resized(depth=2, heads=2), pruning.magnitude)
+    for name, array in trees.named_arrays(wt.load_model(pruned).model).items():
+        np.testing.assert_allclose(array, trees.named_arrays(expected)[name], atol=1e-7, err_msg=name)
 
 
 def test_auto_encoders_of_others_are_scored_by_their_loss(tmp_path):

@@ -245,6 +245,15 @@ def test_pruning_finds_what_matters(config):
         pruning.prune(nothing, small, scores)
 
 
+def test_magnitudes_of_gains_do_not_choose_layers():
+    """Those of a fresh network's are near 1, its matrices near 0; the layer with the larger matrices stays."""
+    model = vit(PLAIN)
+    model = eqx.tree_at(lambda v: v.blocks.mlp.leave, model, replace_fn=lambda w: w.at[1].multiply(2))
+    model = eqx.tree_at(lambda v: v.blocks.norm2.gain, model, replace_fn=lambda w: w.at[0].multiply(3))
+    kept = pruning.prune(model, PLAIN.resized(depth=1), pruning.magnitude)
+    np.testing.assert_array_equal(kept.blocks.mlp.leave[0], model.blocks.mlp.leave[1])
+
+
 def test_taylor_scores_are_weight_times_gradient():
     auto = MAE(vit(PLAIN), PLAIN, DECODER, key=jr.key(3))
     batches = [images(4, 0), images(4, 1)]

@@ -101,8 +101,12 @@ def test_what_is_told_by_the_tensors():
     found = load_model(GOLDEN / "mae.safetensors", heads=3)
     assert isinstance(found.model, ViT)
     assert found.about == {"imported": "timm", "file": "mae.safetensors"}
+    for heads, head_dim in ((3, 64), (16, 80)):  # ViT-Ti and ViT-H, known by their channels
+        vit = model_of(dataclasses.replace(PLAIN, depth=1, heads=heads, head_dim=head_dim))
+        assert same(naming.from_timm(naming.to_timm(vit)), vit)
     vit = model_of(dataclasses.replace(PLAIN, depth=1, heads=2, head_dim=64))
-    assert same(naming.from_timm(naming.to_timm(vit)), vit)  # 64 channels a head where nothing tells
+    with pytest.raises(wt.UserError, match="number of heads of 128 channels"):
+        naming.from_timm(naming.to_timm(vit))
 
 
 # Round trips

@@ -78,7 +78,8 @@ def test_records_of_one_protocol_are_merged_and_of_others_kept_apart(tmp_path, m
     about = {"command": "all", "epochs": 6, "betas": [0.9, 0.95], "seeds": [0]}
     run = {"arm": "tucker", "seed": 0, "data": "x", "depth": 3, "heads": 5}
     apart = [records.keep("twins", about, [run | {"extent": extent}]) for extent in ([9, 2], [9, 3], [9, 2], [9, 3])]
-    assert apart[0] == apart[2] == "twins" and apart[1] == apart[3] != "twins"
+    assert apart[0] == apart[2] == "twins"
+    assert apart[1] == apart[3] != "twins"
     assert "twins.json is of another protocol or of other data" in capsys.readouterr().err
     more = records.keep("twins", about, [run | {"data": "y", "extent": [5, 5]}])
     assert (more, len(json.loads((tmp_path / "twins.json").read_text())["runs"])) == ("twins", 2)

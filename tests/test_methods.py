@@ -13,7 +13,7 @@ from experiments import finetune
 from weight_templates import launch
 from weight_templates.errors import UserError
 
-from .helpers import ENHANCED, PLAIN
+from .helpers import ENHANCED, PLAIN, vit
 from .helpers import mae as constrained_mae
 
 
@@ -47,7 +47,7 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
     text = (tmp_path / "docs" / "methods.md").read_text()
     assert "--methods weight-selection sweet --sizes L1H2 L2H1 --count 60 --epochs 1 --batch 8" in text
     assert str(tmp_path) not in text
-    assert text.count("| weight-selection |") == text.count("| sweet |") == 3
+    assert text.count("| weight-selection |") == text.count("| sweet |") == 4  # top-1, top-5, places, cost
 
     tree = json.loads((tmp_path / "methods.json").read_text())
     for run, score in zip(tree["runs"], (0.1, 0.3, 0.2, 0.1), strict=True):
@@ -186,15 +186,23 @@ def test_methods_need_sources_of_their_kind_and_cost(tmp_path, capsys):
 
     tucker, equal, dear = bank("tucker", "tucker"), bank("equal", "none"), bank("dear", "none", flops=112)
     full = methods.Config(bank=tucker, source=equal, data=("c",), pretraining="d", sizes=("L1H1", "L2H2"))
-    methods.check_sources(full, wt.load_bank(tucker))
+    methods.check_banks(tucker, equal, "")
     assert not capsys.readouterr().err
-    methods.check_sources(dataclasses.replace(full, source=dear), wt.load_bank(tucker))
+    methods.check_banks(tucker, dear, equal)
     assert "1.12 of what" in capsys.readouterr().err
-    for source, says in ((tucker, "--constraint none"), (bank("deep", "none", PLAIN), "different networks")):
-        with pytest.raises(UserError, match=says):
-            methods.check_sources(dataclasses.replace(full, source=source), wt.load_bank(tucker))
-        with pytest.raises(UserError, match=says):
-            methods.check_sources(dataclasses.replace(full, nested=source), wt.load_bank(tucker))
+    other = tmp_path / "model.safetensors"
+    wt.save_model(other, vit(ENHANCED), {})
+    for source, says in (
+        (tucker, "--constraint none"),
+        (bank("deep", "none", PLAIN), "different networks"),
+        (str(other), "model.safetensors is no bank"),
+    ):
+        for others in ((source, ""), (equal, source)):
+            with pytest.raises(UserError, match=says):
+                methods.check_banks(tucker, *others)
+    abroad = dataclasses.replace(full, source=str(other), data=("synthetic",), pretraining="synthetic")
+    with pytest.raises(UserError, match="is no bank"):  # before anything is submitted
+        methods.check(methods.jobs(abroad)[0].config)
     names = [job.name for job in methods.jobs(full)]
     assert not any("hydravit" in name for name in names)
     more = [job.name for job in methods.jobs(dataclasses.replace(full, nested=equal))]

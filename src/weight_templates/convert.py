@@ -180,7 +180,7 @@ def _own(path: Path, heads: int | None) -> Model:
         )
     config = ViTConfig(**header["model"])
     if heads not in (None, config.heads):
-        raise UserError(f"{path} has {config.heads} heads, not {heads}; leave out --heads.")
+        raise UserError(f"{path} has {config.heads} heads, not {heads}; leave the number out.")
     shapes = skeleton(config, header["classes"], header["pool"])
     if difference := trees.mismatch(shapes, arrays):
         raise UserError(f"{path} does not hold the tensors that its header promises: {difference}.")
@@ -225,7 +225,7 @@ def _read_folder(path: Path, heads: int | None) -> tuple[dict[str, np.ndarray], 
     if act != "gelu":
         raise UserError(f"{path} has hidden_act {act!r}, ours is the exact 'gelu'; give another model.")
     if None not in (heads, told) and heads != told:
-        raise UserError(f"{path} has {told} heads, not {heads}; leave out --heads.")
+        raise UserError(f"{path} has {told} heads, not {heads}; leave the number out.")
     return _read_plain(path / "model.safetensors"), told or heads
 
 

@@ -301,6 +301,10 @@ def _read(
     return {name: jnp.asarray(np.concatenate(found).reshape(wanted[name].shape)) for name, found in layers.items()}
 
 
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+"""Heads of the vision transformers that everybody trains, tiny to huge, by their channels: no tensor tells."""
+
+
 def _config(library: Library, arrays: dict[str, np.ndarray], prefix: str, heads: int | None) -> ViTConfig:
     """What the tensors tell of the network; raises UserError where they contradict each other."""
     names = {leaf.ours: leaf.theirs[0] for leaf in _leaves(library, 1, 0, None, prefix)}
@@ -324,14 +328,16 @@ def _config(library: Library, arrays: dict[str, np.ndarray], prefix: str, heads:
     if hidden != 4 * width:
         raise _unlike(library, f"{names['blocks.mlp.enter']} has {hidden} hidden units, not 4 x {width}")
     if heads is None:
-        if width % 64:
+        if width not in HEADS:
             raise UserError(
                 f"no tensor tells the number of heads of {width} channels; give it with --heads, or for the source of a "
                 "baseline with --source-heads."
             )
-        heads = width // 64
+        heads = HEADS[width]
     if heads < 1 or width % heads or width // heads % 4:
-        raise UserError(f"{heads} heads do not divide {width} channels into multiples of 4; give another --heads.")
+        raise UserError(
+            f"{heads} heads do not divide {width} channels into multiples of 4; give another number of heads."
+        )
     block = re.escape(names["blocks.norm1.gain"].split("0")[0]) + r"(\d+)\."
     depth = len({found[1] for name in arrays if (found := re.match(block, name))})
     return ViTConfig(grid * patch, patch, max(depth, 1), heads, width // heads, dress="plain")

@@ -23,6 +23,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
+from .. import trees
 from ..config import ViTConfig
 from ..errors import RunError
 from ..models import MAE, ViT
@@ -60,11 +61,11 @@ def taylor(mae: MAE, batches: Iterable[UInt8[np.ndarray, "batch h w 3"]], *, key
 
 
 def magnitude(vit: ViT) -> ViT:
-    """Scores without data or decoder: |weight|; that of a fixed table of positions, which is no weight, is zero."""
-    scores = jax.tree.map(jnp.abs, eqx.filter(vit, eqx.is_inexact_array))
-    if scores.positions.table is None:
-        return scores
-    return eqx.tree_at(lambda s: s.positions.table, scores, jnp.zeros_like(scores.positions.table))
+    """Scores without data or decoder: |weight| of matrices. Vectors have none: the gains of norms, near 1 where weights are
+    near 0, would alone decide which layers stay; nor has a fixed table of positions, which is no weight."""
+    sides = {name: len({"width", "inner", "hidden", "pixel"} & set(part.axes)) for name, part in parts_of(vit).items()}
+    scores = {name: jnp.abs(array) * (sides[name] == 2) for name, array in trees.named_arrays(vit).items()}
+    return trees.with_arrays(vit, scores)
 
 
 def prune(source: ViT, target: ViTConfig, scores: Callable[[ViT], ViT]) -> ViT:
