@@ -11,6 +11,7 @@ import dataclasses
 import os
 import platform
 import resource
+import shlex
 import sys
 import time
 
@@ -65,7 +66,7 @@ def main(config: Config) -> None:
     before = peak()
     print(f"""# Any size from a ViT-B bank
 
-Made by `python benchmarks/initialize.py`; nothing here is typed by hand. {platform.processor() or platform.machine()},
+Made by `{shlex.join(["python", "benchmarks/initialize.py", *sys.argv[1:]])}`; nothing here is typed by hand. {platform.processor() or platform.machine()},
 {os.cpu_count()} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}, Python {platform.python_version()}.
 
 `wt.initialize` of every size, once each, in the order of the table, compilation included. The process held {before:.2f} GB

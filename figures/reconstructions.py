@@ -9,10 +9,14 @@ from figures.records import save
 
 
 CAPTION = (
-    "Images, the quarter of their patches that is visible, and what the adapted auto-encoders of several sizes make of it; above "
-    "them the loss. Hidden patches are put back at their own mean and deviation, which the networks, trained on normalised "
-    "pixels, do not predict."
+    "Images, the patches of them that are visible, and what the adapted auto-encoders of several sizes make of it; above "
+    "them the loss. Hidden patches are put back at their own mean and deviation where the networks were "
+    "trained on normalised pixels, as by default, since they do not predict these."
 )
+
+
+ACROSS = 9
+"""Columns beside each other: as many as have room for their titles."""
 
 
 def drawn(runs: Any) -> list[dict[str, Any]]:
@@ -40,11 +44,15 @@ def draw(runs: Any, name: str) -> None:
     columns = {"image": strips[0][:, :side], "visible": strips[0][:, side : 2 * side]}
     for run, strip in zip(some, strips, strict=True):
         columns[f"{run['size']}\n{run['pictures']['loss']:.3f}"] = strip[:, 2 * side :]
-    width = 6.6 / len(columns)
+    rows = -(-len(columns) // ACROSS)
+    across = min(ACROSS, len(columns))
     with mpl.rc_context({"font.size": 8}):
-        figure = Figure(figsize=(6.6, width * len(strips[0]) / side + 0.4), layout="constrained")
-        for axes, (title, strip) in zip(figure.subplots(1, len(columns)), columns.items(), strict=True):
+        tall = 6.6 / across * len(strips[0]) / side + 0.4
+        figure = Figure(figsize=(6.6, rows * tall), layout="constrained")
+        grid = [*figure.subplots(rows, across, squeeze=False).flat]
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, (title, strip) in zip(grid, columns.items(), strict=False):
             axes.imshow(strip, interpolation="nearest")
             axes.set_title(title, fontsize=8)
-            axes.set_axis_off()
         save(figure, f"{name}-reconstructions")

@@ -1,11 +1,15 @@
 """Pages and figures: the committed ones are what their records give, and the report holds all of it in itself."""
 
+import base64
+import io
 import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
-from figures import beside, make, overview, paper, records
+from figures import beside, make, overview, paper, reconstructions, records
+from PIL import Image
 
 from weight_templates import launch
 
@@ -250,3 +254,25 @@ def test_what_is_said_of_the_papers_averages_follows_from_its_numbers():
     ]
     assert [f"{number:.2f}" for number in found] == ["2.01", "2.93", "2.94"]
     assert all(f"{number:.2f}" in paper.NOTES["downstream"] for number in (*found, sweet.mean(), best))
+
+
+@pytest.mark.parametrize("sizes", [1, 9])
+def test_reconstructions_are_drawn_from_records(tmp_path, monkeypatch, sizes):
+    """A column a size beside images and what is visible, nine to a row; colours that can be told apart in the figure."""
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    shown = []
+    for number in range(sizes):
+        strip = np.zeros((8, 12, 3), np.uint8)
+        strip[:, :4, 0], strip[:, 4:8, 1], strip[:, 8:, 2] = 255, 255, 100 + 10 * number
+        file = io.BytesIO()
+        Image.fromarray(strip).save(file, "png")
+        png = base64.b64encode(file.getvalue()).decode()
+        shown.append({"size": f"L{number + 1}H3", "pictures": {"loss": 0.5, "png": png}})
+    runs = pd.DataFrame([*shown, {"size": "L1H3", "pictures": None}, shown[0]])
+    reconstructions.draw(runs, "some")
+    assert "some-reconstructions.png" in "".join(reconstructions.words(runs, "some"))
+    made = np.asarray(Image.open(tmp_path / "some-reconstructions.png").convert("RGB"))
+    found = {tuple(colour) for colour in made.reshape(-1, 3).tolist()}
+    assert {(255, 0, 0), (0, 255, 0), *((0, 0, 100 + 10 * n) for n in range(sizes))} <= found
+    assert reconstructions.words(runs[:0], "some") == []
+    assert reconstructions.words(pd.DataFrame({"size": ["L1H3"]}), "some") == []

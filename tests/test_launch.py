@@ -117,6 +117,16 @@ def test_dry_runs_tell_the_jobs_and_their_cost(tmp_path):
     assert len(list((tmp_path / "jobs").iterdir())) == 1
 
 
+def test_dry_runs_leave_out_what_is_on_its_way(tmp_path, monkeypatch):
+    jobs = work.jobs(work.Config(root=str(tmp_path), count=2))
+    found = [launch.Found("running", "", "17", ""), launch.Found("new", "", "", "")]
+    monkeypatch.setattr(launch, "states", lambda folders: found)
+    first, second, total = launch.describe(jobs, launch.LaunchOptions()).splitlines()
+    assert first.endswith("running already, as job 17")
+    assert second.endswith("FLOPs")
+    assert total.startswith("1 of 2 jobs to run")
+
+
 def test_a_job_that_dies_is_found_dead(tmp_path):
     code = "from weight_templates import launch; launch.command('tests.slurm.work')"
     words = ["--count=1", "--seconds=60", "--launch=local", f"--root={tmp_path}"]
@@ -194,6 +204,8 @@ def test_mistakes(tmp_path):
         (["--launch=moon"], "moon"),
         (["--launch=local", "--parallel=-1"], "--parallel -1"),
         (["--launch=local", "--gpus=1", "--parallel=2"], "--parallel"),
+        (["--launch=slurm", "--gpus=4", "--processes=2"], "--processes 2 does not fit --gpus 4"),
+        (["--launch=slurm", "--gpus=4", "--nodes=2", "--processes=1"], "--processes 1 does not fit --gpus 4"),
     ):
         done = run(tmp_path, *words)
         assert done.returncode == 2, done.stderr

@@ -74,6 +74,11 @@ class LaunchOptions:
                 raise UserError(f"{flag} needs SLURM; say --launch slurm, or leave it out.")
             if self.launch == "here" and not self.dry_run:
                 raise UserError(f"{flag} is for jobs, but this would run here; say --launch slurm or --launch local.")
+        if self.gpus and self.processes not in (None, self.gpus) and (self.nodes or 1) * (self.processes or 1) > 1:
+            raise UserError(
+                f"--processes {self.processes} does not fit --gpus {self.gpus}: of several processes each has one GPU; leave "
+                "--processes out."
+            )
         if self.launch == "local" and self.gpus and (self.parallel or 1) > 1:
             raise UserError("jobs that run at a time on this machine would share its first GPUs; leave --parallel out.")
 
@@ -185,16 +190,19 @@ def _with_options(config: Any) -> Any:
 
 def describe(jobs: Sequence[Job], options: LaunchOptions) -> str:
     """The jobs, and what they cost, as a table."""
-    lines, total = [], 0.0
-    wanted = [job for job in jobs if job.result is None]
-    for job in jobs:
-        if job not in wanted:
+    lines, total, wanted = [], 0.0, []
+    for job, now in zip(jobs, states([job.path for job in jobs]), strict=True):
+        if job.result is not None:
             lines.append(f"{job.path.name:<50}  finished already")
             continue
+        if now.state in ("running", "waiting"):
+            lines.append(f"{job.path.name:<50}  {now.state} already, as job {now.id}")
+            continue
+        wanted.append(job)
         cost = job.resolved("cost")
         flops = cost(job.config) if cost else float("nan")
         total += flops
-        lines.append(f"{job.path.name:<50}  {flops:.2g} FLOPs" if cost else job.path.name)
+        lines.append(job.path.name if math.isnan(flops) else f"{job.path.name:<50}  {flops:.2g} FLOPs")
     each = options.nodes * max(options.gpus, 1)
     hours = len(wanted) * each * minutes_of(options.time) / 60
     lines.append(
