@@ -162,7 +162,7 @@ def collect(config: Config, jobs: list[Job]) -> None:
     for run in runs:
         picture = expanded(config.root) / "pretrain" / run["run"] / "reconstructions.png"
         if run["arm"] in figures.SHOWN and picture.exists():
-            shutil.copyfile(picture, records.RESULTS / figures.picture(name, run, run["arm"]))
+            shutil.copyfile(picture, records.RESULTS / figures.picture(name, run))
     figures.main(name)
 
 

@@ -189,12 +189,12 @@ def check_sources_distinct(flag: str, sources: Sequence[str]) -> None:
 
 
 @functools.cache
-def extent(data: str) -> list[int]:
-    """How many images and classes a source has, by which records know it from another of the same name."""
+def extent(data: str) -> tuple[int, int]:
+    """How many images and classes a source has, by which records know it from another of the same name; looks once."""
     from weight_templates.data import open_source
 
     source = open_source(DataOptions(data), 32, 0)
-    return [len(source), len(source.classes)]
+    return len(source), len(source.classes)
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -297,12 +297,10 @@ def check(cell: Cell) -> None:
         check_images(cell.adapt, labelled=False)
 
 
-@functools.cache
 def check_images(source: str, labelled: bool = True) -> None:
-    """Raises UserError where there are no images, or none with labels if these are asked for; looks once."""
-    from weight_templates import data
-
-    if not data.open_source(DataOptions(source), 32, 0).classes and labelled:
+    """Raises UserError where there are no images, or none with labels if these are asked for."""
+    _, classes = extent(source)
+    if labelled and not classes:
         raise UserError(f"the images of {source} have no labels; give a labelled set, such as one folder a class.")
 
 

@@ -17,6 +17,7 @@ import statistics
 import tempfile
 from typing import Any
 
+from benchmarks import extra
 from weight_templates import cli
 from weight_templates.config import Family
 from weight_templates.errors import UserError
@@ -53,11 +54,7 @@ def main(config: Config) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.environ["JAX_PLATFORMS"] = "cpu"
-    try:
-        import torch
-    except ImportError:
-        raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
-    torch.set_num_threads(1)
+    extra.torch().set_num_threads(1)
 
     from benchmarks.flops import matrix_rate
     from benchmarks.pretrain_step import SIZES

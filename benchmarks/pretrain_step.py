@@ -84,17 +84,15 @@ def main(config: Config) -> None:
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leave PyTorch its share of the memory
     import jax
 
-    from benchmarks import flops
+    from benchmarks import extra, flops
     from benchmarks.interleave import compare
     from benchmarks.steps import our_step
     from weight_templates.scaling import widths_of
 
-    try:
-        import torch
+    torch = extra.torch()
 
-        from benchmarks.torch_mae import torch_step
-    except ImportError:
-        raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
+    from benchmarks.torch_mae import torch_step
+
     on_gpu = config.device == "gpu"
     if on_gpu and not (jax.default_backend() == "gpu" and torch.cuda.is_available()):
         raise UserError(

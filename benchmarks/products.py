@@ -10,11 +10,14 @@ either, too. The two numbers of cores have a process each, since both frameworks
 
 import dataclasses
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import extra
+from benchmarks.interleave import timing, turns
 from weight_templates import cli
 from weight_templates.errors import RunError, UserError
 
@@ -58,11 +61,7 @@ def main(config: Config) -> None:
     if cores:
         os.sched_setaffinity(0, cores[: config.cores])
     os.environ["JAX_PLATFORMS"] = "cpu"
-    try:
-        import torch
-    except ImportError:
-        raise UserError("the comparison needs PyTorch; install it with `pip install -e '.[bench]'`.") from None
-    torch.set_num_threads(config.cores)
+    extra.torch().set_num_threads(config.cores)
     print(f"{config.cores} core{'s' * (config.cores > 1)}:\n")
     print("| weight | product | GFLOPs | ours, GFLOP/s | torch, GFLOP/s | time / torch's (quartiles), fastest |")
     print("|---|---|---|---|---|---|")
@@ -73,32 +72,31 @@ def main(config: Config) -> None:
 def timed(config: Config) -> None:
     """Prints the rows."""
     from benchmarks.flops import tokens
-    from benchmarks.interleave import timing, turns
     from benchmarks.pretrain_step import SIZES
 
     vit, decoder = SIZES["small"]
     rows = config.batch * tokens(vit, decoder)
     width, hidden = vit.channels, 8 * (vit.inner // 3)
     shapes = {"qkv": (width, 3 * width), "out": (width, width), "enter": (width, 2 * hidden), "leave": (hidden, width)}
-    all_ours, all_theirs, all_flops = [0.0] * config.rounds, [0.0] * config.rounds, 0
+    every, total = dict[str, list[list[float]]](ours=[], torch=[]), 0
     for name, (columns, outputs) in shapes.items():
         ours, theirs = by_jax(rows, columns, outputs), by_torch(rows, columns, outputs)
         flops = 2 * rows * columns * outputs
         for kind in KINDS:
-            times = turns(
-                {"ours": ours[kind], "torch": theirs[kind]}, config.rounds, dict.fromkeys(("ours", "torch"), REPEATS)
-            )
-            told(name, kind, flops, times["ours"], times["torch"], timing)
-            all_ours = [a + b for a, b in zip(all_ours, times["ours"], strict=True)]
-            all_theirs = [a + b for a, b in zip(all_theirs, times["torch"], strict=True)]
-            all_flops += flops
-    told("all", "all", all_flops, all_ours, all_theirs, timing)
+            times = turns({"ours": ours[kind], "torch": theirs[kind]}, config.rounds, dict.fromkeys(every, REPEATS))
+            told(name, kind, flops, **times)
+            for side, seconds in times.items():
+                every[side].append(seconds)
+            total += flops
+    told(
+        "all", "all", total, **{side: [sum(turn) for turn in zip(*times, strict=True)] for side, times in every.items()}
+    )
 
 
-def told(name: str, kind: str, flops: int, ours: list[float], theirs: list[float], timing: Callable[..., Any]) -> None:
-    """Prints a row."""
-    own, other = timing(ours, theirs), timing(theirs, theirs)
-    rates = f"{flops / own.seconds / 1e9:.0f} | {flops / other.seconds / 1e9:.0f}"
+def told(name: str, kind: str, flops: int, ours: list[float], torch: list[float]) -> None:
+    """Prints a row, from the seconds of every turn."""
+    own = timing(ours, torch)
+    rates = f"{flops / own.seconds / 1e9:.0f} | {flops / statistics.median(torch) / 1e9:.0f}"
     print(f"| {name} | {kind} | {flops / 1e9:.2f} | {rates} | {own.words} |", flush=True)
 
 

@@ -382,21 +382,19 @@ def hydravit(config: HydraViT, source: Source, target: ViTConfig, run: Any) -> t
 
 
 def auto_encoder_of(config: IsomorphicPruning, source: Source) -> Any:
-    """The auto-encoder whose loss gives the scores, its encoder plain, or None where they are magnitudes; raises UserError
-    where a loss is asked for and the source has no decoder."""
+    """The auto-encoder whose loss gives the scores, or None where they are magnitudes; raises UserError where a loss is asked
+    for and the source has no decoder."""
     from weight_templates import convert
-    from weight_templates.constrained import materialize
 
     if config.importance == "magnitude":
         return None
     if source.bank is not None:
-        return materialize(source.bank.model)
+        return source.bank.model
     try:
         return convert.load_mae(config.source, heads=config.source_heads, norm_pix=config.norm_pix)
     except UserError as error:
         if config.importance:
             raise UserError(f"{str(error).rstrip('.')}; or say --importance magnitude.") from None
-        cli.say(f"note: {config.source} has no decoder, so its parts are scored by magnitude and not by a loss.")
         return None
 
 
@@ -412,6 +410,8 @@ def isomorphic_pruning(
 
     mae = auto_encoder_of(config, source)
     if mae is None:
+        if config.importance is None:
+            cli.say(f"note: {config.source} has no decoder, so its parts are scored by magnitude and not by a loss.")
         return pruning.prune(source.vit, target, pruning.magnitude), {}
     if config.image not in (None, mae.encoder.config.image):
         raise UserError(
@@ -493,10 +493,9 @@ def cost(config: Sized) -> float:
     def images(options: DataOptions) -> int:
         return len(data.open_source(options, shape.image, config.seed))
 
-    if isinstance(config, IsomorphicPruning) and source:
-        mae = auto_encoder_of(config, source)
-        size = min(pruning.BATCH, max(1, int(0.9 * images(config.data)))) if mae is not None else 0
-        return config.batches * size * flops_of_look(mae, target) if size else 0.0
+    if isinstance(config, IsomorphicPruning) and source and (mae := auto_encoder_of(config, source)) is not None:
+        size = min(pruning.BATCH, max(1, int(0.9 * images(config.data))))
+        return config.batches * size * flops_of_look(mae, target)
     if isinstance(config, Dmae):
         chosen = data.split(np.arange(images(config.data)), config.optim.batch, config.seed)
         seen = config.optim.total(chosen.steps_per_epoch) * config.optim.batch

@@ -80,9 +80,11 @@ def scores(t: Table) -> list[str]:
 def cells(runs: Any, score: str) -> str:
     """What a cell of `scores` holds, in words."""
     tested = [test is not None for test in runs["test"]]
-    words = "test images" if all(tested) else "test images, held-out ones where there are none," if any(tested) else ""
+    images = "test images" if any(tested) else "the held-out images"
+    if any(tested) and not all(tested):
+        images += ", held-out ones where there are none,"
     return (
-        f"In a cell: {WORDS[score]} on {words or 'the held-out images'}, of the epoch that was best on held-out ones, the mean "
+        f"In a cell: {WORDS[score]} on {images}, of the epoch that was best on held-out ones, the mean "
         "± the deviation over seeds, and in brackets their number"
     )
 

@@ -76,7 +76,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         some = runs[runs[SECTION[own]] == section]
         table = beside.table(some, list(METHODS), COLUMN[own], PRINTED[own], SCORE[own])
         text += ["", f"## {section}", "", *beside.scores(table)]
-        if own in TOP5 and "top5" in some:
+        if own in TOP5:
             fifth = beside.table(some, list(METHODS), COLUMN[own], TOP5[own], "top5")
             text += ["", f"Likewise, {beside.WORDS['top5']}:", "", *beside.scores(fifth)]
         text += beside.probes(some, list(METHODS), COLUMN[own])

@@ -71,9 +71,9 @@ def section(name: str, data: str, about: dict[str, Any], runs: Any) -> list[str]
                 "{:.2f} ({:.2f}–{:.2f})".format(*run["ratio"]) if timed else "",
             ])
         )  # fmt: skip
-    for family in SHOWN:
-        if family in set(runs["arm"]):
-            shown = picture(name, first, family)
+    for run in runs.to_dict("records"):
+        if (family := run["arm"]) in SHOWN:
+            shown = picture(name, run)
             lines += [
                 "",
                 f"![reconstructions of {family} on {data}]({shown})",
@@ -83,9 +83,9 @@ def section(name: str, data: str, about: dict[str, Any], runs: Any) -> list[str]
     return lines
 
 
-def picture(name: str, run: Mapping[str, Any], family: str) -> str:
-    """The file of a family's reconstructions, beside the page: of runs like this one."""
-    return f"{name}-{slug(run['data'])}-{run['image']}px-{run['patch']}px-{run['epochs']}-{family}.png"
+def picture(name: str, run: Mapping[str, Any]) -> str:
+    """The file of a run's reconstructions, beside the page."""
+    return f"{name}-{slug(run['data'])}-{run['image']}px-{run['patch']}px-{run['epochs']}-{run['arm']}.png"
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ def keep(ablation: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> st
     **Returns:** the name of the file and of its page.
     """
     own = json.loads(json.dumps({"about": about, "runs": runs}))
-    names = ablation, *(f"{ablation}-{digest(of)}" for of in (protocol(own), [protocol(own), extents(own)]))
-    for name in names:
+    candidates = ablation, *(f"{ablation}-{digest(of)}" for of in (protocol(own), [protocol(own), extents(own)]))
+    for name in candidates:
         path = RECORDS / f"{name}.json"
         before = json.loads(path.read_text()) if path.exists() else None
         if before is None or (protocol(before) == protocol(own) and not clash(before, own)):

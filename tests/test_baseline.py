@@ -233,8 +233,8 @@ def test_a_vit_b_by_file_is_a_source_of_every_size(tmp_path):
         source = file.get_tensor("blocks.1.mlp.fc1.weight")
     for depth, heads, millions in ((3, 12, 22.8), (6, 12, 44.0), (6, 6, 11.4), (12, 6, 22.1), (12, 3, 5.7)):
         size = [f"--depth={depth}", f"--heads={heads}"]
-        for method, more in (("weight-selection", []), ("isomorphic-pruning", [])):
-            model = wt.load_model(call(tmp_path, method, path, *more, *size)).model
+        for method in ("weight-selection", "isomorphic-pruning"):
+            model = wt.load_model(call(tmp_path, method, path, *size)).model
             assert model.config == big.resized(depth=depth, heads=heads)
             assert round((trees.count(model) + (64 * heads + 1) * 1000) / 1e6, 1) == millions
             if method == "weight-selection":

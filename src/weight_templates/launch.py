@@ -74,7 +74,7 @@ class LaunchOptions:
                 raise UserError(f"{flag} needs SLURM; say --launch slurm, or leave it out.")
             if self.launch == "here" and not self.dry_run:
                 raise UserError(f"{flag} is for jobs, but this would run here; say --launch slurm or --launch local.")
-        if self.gpus and self.processes not in (None, self.gpus) and (self.nodes or 1) * (self.processes or 1) > 1:
+        if self.gpus and self.processes not in (None, self.gpus) and self.nodes * self.processes > 1:
             raise UserError(
                 f"--processes {self.processes} does not fit --gpus {self.gpus}: of several processes each has one GPU; leave "
                 "--processes out."
