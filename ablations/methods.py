@@ -87,6 +87,9 @@ class Config:
 
 
 PRESETS = {"default": Config()}
+STRIDED = "weight-selection-strided"
+DISTILLED = ("wave", "tleg", "fine")
+"""These share a teacher, and each its templates among the sizes: one job."""
 
 
 def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, seed: int) -> tuple[str, dict[str, Any]]:
@@ -106,6 +109,8 @@ def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, se
         more = {"data": images, "optim": dataclasses.replace(optim, base_lr=rate)}
     if method == "scratch":
         return method, {"size_flops": 0, "source_flops": 0, "transferred": 0}
+    if method == STRIDED:  # as published; under rotary positions our default is another
+        method, more = "weight-selection", {"select_heads": "strided"}
     base = baseline.METHODS[method]
     if isinstance(base, baseline.Cut):
         more = more | {"source": config.nested if method == "hydravit" else config.source}
@@ -128,10 +133,6 @@ class Cell:
     def root(self) -> str:
         """Where its folder is."""
         return self.config.root
-
-
-DISTILLED = ("wave", "tleg", "fine")
-"""These share a teacher, and each its templates among the sizes: one job."""
 
 
 def jobs(config: Config, name: str = "methods") -> list[Job]:
@@ -161,6 +162,9 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
     bank = wt.load_bank(config.bank)
     spent = check_banks(config.bank, config.source, config.nested)
     records = []
+    if cell.methods == (STRIDED,) and bank.config.dress == "plain":
+        cli.say("note: without rotary positions weight-selection takes strided channels already; no row of its own.")
+        return []
     for size, method, seed in itertools.product(cell.sizes, cell.methods, config.protocol.seeds):
         depth, heads = size_of(size)
         network = bank.config.resized(depth, heads)

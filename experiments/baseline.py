@@ -288,6 +288,7 @@ def main(config: Sized) -> Path:
 def report(target: ViTConfig, parameters: int, cost: dict[str, Any]) -> None:
     """Prints the cost account."""
     source = "unknown" if cost["source_flops"] is None else f"{cost['source_flops']:.3g} FLOPs"
+    source += f", {cost['distillation_flops']:.3g} of them distillation" if "distillation_flops" in cost else ""
     print(
         f"{target.depth} layers, {target.heads} heads, {parameters:,} parameters, {cost['transferred']:,} of them from the "
         f"source; source pre-training {source}, for this size {cost['size_flops']:.3g} FLOPs"

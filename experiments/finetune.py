@@ -15,7 +15,7 @@ statistics over the training images; MAE's probe crops and flips, and learns wit
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -210,7 +210,12 @@ def main(config: Config) -> Path:
             "flops": cost_of(config, vit.config, per_epoch),
             "model": dataclasses.asdict(vit.config),
         }
-        note = {"data": images.train.source.name, "classes": list(images.classes), "summary": summary}
+        note = {
+            "data": images.train.source.name,
+            "classes": list(images.classes),
+            "start": origin,
+            "summary": summary,
+        }
         if training.leads():
             convert.save_model(made, model, note)
             pictures.accuracy_curve(training.read_metrics(run.path), run.path / "accuracy.png", name)
@@ -329,10 +334,7 @@ def images_of(config: Any, size: int, tested: bool = True) -> Images:
 
     loaded = data.load(data.open_source(config.data, size, config.seed), config.data, cli.say)
     classes, name = loaded.source.classes, loaded.source.name
-    if len(classes) < 2:
-        raise UserError(
-            f"{name} has {len(classes)} class(es); give --data a folder with one folder a class, or labelled Parquet."
-        )
+    check_classes(name, classes)
     official = downstream.SETS[name].train if name in downstream.SETS else len(loaded.source)
     if config.data.count is None and len(loaded.source) != official:
         cli.say(f"note: {len(loaded.source)} training images; officially {name} has {official}.")
@@ -357,6 +359,14 @@ def images_of(config: Any, size: int, tested: bool = True) -> Images:
         test_labels,
         classes,
     )
+
+
+def check_classes(name: str, classes: Sequence[str]) -> None:
+    """Raises UserError where the images of that name have no labels to tell apart."""
+    if len(classes) < 2:
+        raise UserError(
+            f"{name} has {len(classes)} class(es); give --data a folder with one folder a class, or labelled Parquet."
+        )
 
 
 def logits_of(config: Any, model: Any, views: Any) -> Any:

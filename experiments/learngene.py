@@ -34,7 +34,9 @@ def check(config: "Learngene") -> None:
         raise UserError("--recipe.layer-decay is for fine-tuning; the templates belong to all layers.")
     layout = LAYOUTS["components"]()
     eqx.filter_eval_shape(constrain, config.model, config.constraint(), layout, key=jr.key(0))
-    images = np.arange(len(data.open_source(config.data, config.model.image, config.seed)))
+    source = data.open_source(config.data, config.model.image, config.seed)
+    finetune.check_classes(source.name, source.classes)
+    images = np.arange(len(source))
     for flag, batch in (("--optim", config.optim.batch), ("--fit", config.fit.batch)):
         data.split(images, batch, config.seed, part=1 / 10, most=float("inf"), flag=flag)
 
@@ -140,8 +142,13 @@ def fitted(config: "Learngene", source: None, target: ViTConfig, run: Any) -> tu
     skey, hkey = jr.split(jr.key(config.seed))
     backbone = learngene.at_size(jax.tree.map(jnp.asarray, auxiliary), target, key=skey)
     flops = 3 * count(config.model).flops + count(teacher.backbone.config).flops
-    lessons = read.about.get("summary", {}).get("flops")  # what the teacher cost, if it tells
-    cost: dict[str, Any] = {"source_flops": None if lessons is None else lessons + steps * config.optim.batch * flops}
+    learned = steps * config.optim.batch * flops
+    # What the teacher cost is known of those that were trained from scratch: others had a pre-training besides.
+    lessons = read.about["summary"]["flops"] if read.about.get("start") == "scratch" else None
+    cost: dict[str, Any] = {
+        "source_flops": None if lessons is None else lessons + learned,
+        "distillation_flops": learned,
+    }
     cost["transferred"] = inherit.inherited(auxiliary, target)
     if auxiliary.constraint.fixed:
         return eqx.filter_jit(wt.expand)(backbone), cost

@@ -16,6 +16,7 @@ METHODS = {
     "scratch": "nothing",
     "mimetic": "nothing",
     "weight-selection": "evenly spaced weights",
+    "weight-selection-strided": "the same, channels through all heads",
     "isomorphic-pruning": "the best-scored weights",
     "front": "low frequencies of the weights",
     "hydravit": "the first heads, pre-trained with random widths",
@@ -70,7 +71,8 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"{devices(runs)}.",
         "",
         f"{beside.cells(runs, SCORE[own])}; after the bars the paper's, on ImageNet at 224 px after 30 epochs and on its downstream sets, and the "
-        "difference. Weight selection takes whole heads where positions are rotary, since strided ones would lose their frequencies.",
+        "difference. Weight selection takes whole heads where positions are rotary, since strided channels, which are what is "
+        "published, lose their frequencies.",
     ]
     for section in runs[SECTION[own]].unique():
         some = runs[runs[SECTION[own]] == section]

@@ -18,7 +18,7 @@ from weight_templates.config import DataOptions
 from weight_templates.errors import UserError
 from weight_templates.models import Classifier
 
-from .helpers import ENHANCED, PLAIN, refused, vit
+from .helpers import ENHANCED, PLAIN, jpeg, refused, vit
 from .helpers import mae as constrained_mae
 
 
@@ -130,6 +130,9 @@ def test_mistakes(tmp_path, source, capsys, monkeypatch):
     stranger = tmp_path / "stranger.safetensors"
     convert.save_model(stranger, Classifier(vit(ENHANCED), 10, key=jr.key(0)), {"classes": [*"abcdefghij"]})
     network = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.depth=3"]
+    unlabelled = tmp_path / "unlabelled"
+    unlabelled.mkdir()
+    (unlabelled / "a.jpg").write_bytes(jpeg(np.random.default_rng(0)))
     for words, says in (
         (["weight-selection"], ["no source was given", "weight-selection"]),
         (["weight-selection", tmp_path / "no.safetensors"], ["no.safetensors; give the path of one."]),
@@ -154,6 +157,9 @@ def test_mistakes(tmp_path, source, capsys, monkeypatch):
             ["are a, b, c …", "teacher for these"],
         ),
         (["tleg", tmp_path / "no.safetensors", *network], ["no.safetensors; give the path of a classifier, or none"]),
+        (["tleg", "--model.depth=1"], ["weights of TLEG", "--model.depth 2"]),
+        (["scratch", "--model.width=100", "--heads=3"], ["100 channels is no multiple of 12 heads", "--heads"]),
+        (["fine", *network, f"--data={unlabelled}"], ["unlabelled has 0 class(es)", "one folder a class"]),
         (["wave", "--depth=0", *network], ["--depth 0"]),
         (["wave", "--kronecker.tile", "999", "999", *network], ["999"]),
         (["wave", "--parts=0", *network], ["--parts asks for 0"]),
@@ -185,6 +191,24 @@ def test_jobs_are_refused_where_there_are_no_images(method, tmp_path, source):
         plain = tmp_path / "plain.safetensors"
         convert.save_model(plain, vit(PLAIN), {})
         baseline.check(dataclasses.replace(lacking, source=str(plain)))
+
+
+def test_what_a_teacher_cost_is_told_where_it_is_known(tmp_path, source, capsys):
+    """By hand: 3 passes an image of what learns and 1 of the teacher, 2 steps of 8 images; a teacher that was fine-tuned
+    from a bank had a pre-training besides, of unknown cost."""
+    network = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.depth=3"]
+    few = [*FEW, "--optim.batch=8", "--optim.steps=2", f"--run.root={tmp_path}"]
+    once = wt.count(wt.load_bank(source).config).flops
+    told = {}
+    for start in ("scratch", str(source)):
+        words = [start, *few, *(network if start == "scratch" else [])]
+        teacher = finetune.main(cli.parse(finetune.PRESETS, words))
+        made = call(tmp_path, "tleg", teacher, *network, *few[:-1], "--fit.batch=8", *TARGET)
+        told[start] = json.loads((made.parent / "summary.json").read_text())["cost"]
+        assert told[start]["distillation_flops"] == 4 * once * 16
+    assert told["scratch"]["source_flops"] == 3 * once * 16 + 4 * once * 16
+    assert told[str(source)]["source_flops"] is None
+    assert "source pre-training unknown, " in capsys.readouterr().out
 
 
 def test_widths_that_were_not_trained_are_noted(tmp_path, capsys):

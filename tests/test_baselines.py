@@ -23,7 +23,7 @@ from weight_templates.errors import RunError, UserError
 from weight_templates.layouts import LAYOUTS, shapes
 from weight_templates.models import MAE, Classifier
 from weight_templates.models.mae import reconstruction_loss
-from weight_templates.tasks import masked
+from weight_templates.tasks import classify, masked
 
 from .helpers import CONFIGS, DECODER, ENHANCED, PLAIN, vit
 from .helpers import mae as constrained_mae
@@ -399,6 +399,46 @@ def test_tleg_by_hand():
     assert any(".template." in name for name in names)
     with pytest.raises(UserError, match=r"--linear\.rank"):
         constrain(PLAIN, wt.Linear(rank=5, tleg=True), backbone.layout, key=jr.key(0))
+
+
+@pytest.mark.parametrize("method", ["wave", "fine"])
+def test_wave_and_fine_by_hand(method):
+    """WAVE: slice s is the sum over t of S[s, :, :, t] ⊗ T[t]. FINE: it is U diag(x[s]) Vᵀ. A target takes the first layers'
+    scalers, and the first tiles, or rows of the bases; the template is the auxiliary network's."""
+    auxiliary = constrain(PLAIN, baseline.METHODS[method].constraint(), LAYOUTS["components"](), key=jr.key(0))
+    factors = jax.tree.map(np.asarray, auxiliary.factors["out"])
+    assert factors.scalers["slice"].shape[0] == 3
+    small = learngene.at_size(auxiliary, PLAIN.resized(depth=2, heads=2), key=jr.key(1))
+    found = wt.expand(small).blocks.attention.out
+    assert found.shape == (2, 8, 8)
+    for layer in range(2):
+        x = factors.scalers["slice"][layer]
+        if method == "wave":
+            tiles = factors.template["tiles"]
+            assert tiles.shape[1:] == (4, 4)
+            expected = sum(np.kron(x[:2, :2, t], tiles[t]) for t in range(len(tiles)))
+        else:
+            expected = factors.template["left"][:8] @ np.diag(x) @ factors.template["right"][:8].T
+        np.testing.assert_allclose(found[layer], expected, atol=1e-6)
+    if method == "wave":
+        assert eqx.tree_equal(small.factors["out"].template, auxiliary.factors["out"].template)
+
+
+@pytest.mark.parametrize("method", ["wave", "fine"])
+def test_templates_stay_as_they_are_through_a_fit(method):
+    """To the bit, weight decay included; the scalers and the head learn."""
+    auxiliary = constrain(ENHANCED, baseline.METHODS[method].constraint(), LAYOUTS["components"](), key=jr.key(0))
+    model = Classifier(learngene.at_size(auxiliary, ENHANCED.resized(depth=2), key=jr.key(1)), 5, key=jr.key(2))
+    optimizer = training.adamw(OptimOptions(base_lr=1.0, weight_decay=0.5), lambda step: 0.1)
+    state = training.init_state(model, learngene.scaler_mask(model), optimizer, False)
+    step = training.make_step(lambda params, key: materialize(params), classify.loss_of(RecipeOptions()), optimizer)
+    before = {name: np.asarray(array) for name, array in trees.named_arrays(model).items()}
+    batch = {"image": jnp.asarray(images(4)), "label": jnp.array([0, 1, 2, 3])}
+    for seed in range(2):
+        state = step(state, batch, jr.key(seed))
+    for name, array in trees.named_arrays(state.model).items():
+        learned = ".scalers." in name or name.startswith("head.")
+        assert np.array_equal(array, before[name]) != learned, name
 
 
 @pytest.mark.parametrize("heads", [3, 6, 9, 12])

@@ -70,6 +70,10 @@ def test_here_a_fault_of_the_program_does_not_stop_the_others(tmp_path, capsys, 
     told = capsys.readouterr().err
     assert "ZeroDivisionError" in told
     assert "failed   wait-0: see above." in told
+    failed, done = (line for line in status.report(tmp_path).splitlines() if line.startswith("wait-"))
+    assert "failed" in failed
+    assert failed.endswith("ZeroDivisionError: division by zero.")  # and names no log: that was the terminal
+    assert "done" in done
 
 
 def test_what_is_to_be_overwritten_is_followed(tmp_path, monkeypatch, capsys):

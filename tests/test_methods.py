@@ -209,6 +209,30 @@ def test_methods_need_sources_of_their_kind_and_cost(tmp_path, capsys):
     assert len(more) == len(names) + 2
 
 
+def test_strided_selection_is_a_row_where_it_is_another(tmp_path, capsys):
+    from ablations import methods
+    from weight_templates.baselines import selection
+
+    banks = {}
+    for config in (ENHANCED, PLAIN):
+        model = eqx.filter_jit(lambda config=config: constrained_mae(config, "none", key=jr.key(0)))()
+        banks[config.dress] = tmp_path / f"{config.dress}.safetensors"
+        wt.save_bank(banks[config.dress], wt.Bank(model, "none", {}))
+    small = ENHANCED.resized(2, 2)
+    asked = methods.Config(bank=str(banks["enhanced"]), source=str(banks["enhanced"]), root=str(tmp_path))
+    made = [
+        wt.load_model(methods.backbone(asked, method, ENHANCED, small, 0)[0]).model
+        for method in ("weight-selection", "weight-selection-strided")
+    ]
+    source = wt.expand(wt.load_bank(banks["enhanced"]).model.encoder)
+    for model, heads in zip(made, ("whole", "strided"), strict=True):
+        expected = selection.select_weights(source, small, heads)
+        np.testing.assert_array_equal(model.blocks.attention.qkv, expected.blocks.attention.qkv)
+    plain = dataclasses.replace(asked, bank=str(banks["plain"]), source=str(banks["plain"]))
+    assert methods.cell(methods.Cell(plain, ("weight-selection-strided",), ("L1H1",))) == []
+    assert "no row of its own" in capsys.readouterr().err
+
+
 def test_methods_refuse_what_they_do_not_know():
     from ablations import methods
 

@@ -40,8 +40,8 @@ def target_size(source: ViTConfig, depth: int | None = None, heads: int | None =
         return source if depth is None else dataclasses.replace(source, depth=depth)
     if source.channels % source.heads:
         raise UserError(
-            f"the width of this bank, {source.channels} channels, is no multiple of its {source.heads} heads, so "
-            f"{heads} heads have no width of their own; leave --heads out, or pre-train with --model.width a multiple."
+            f"a width of {source.channels} channels is no multiple of {source.heads} heads, so {heads} heads have no width "
+            "of their own; leave --heads out, or begin with a --model.width that is a multiple."
         )
     return source.resized(depth, heads)
 

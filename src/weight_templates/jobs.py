@@ -159,7 +159,8 @@ class Found(NamedTuple):
     @property
     def why(self) -> str:
         """What to know of it if it failed."""
-        return f"{self.words.rstrip('.')}. Log: {self.log}" if self.state == "failed" else ""
+        log = f" Log: {self.log}" if self.log else ""  # what ran in the terminal has none
+        return f"{self.words.rstrip('.')}.{log}" if self.state == "failed" else ""
 
 
 def _identified(tree: Any) -> Any:

@@ -1,8 +1,11 @@
 """DMAE (Bai et al., CVPR 2023): a small auto-encoder learns next to a large one that is finished.
 
-Both encoders see the same patches. The student reconstructs, and its tokens after block ⌈3/4 depth⌉, projected to the
-teacher's width, approach the teacher's after its own block of that rank: the L1 distance of the two, each token of unit
-length, averaged over tokens and channels, with weight 1. The ranks are those of the authors' ViT-L; that they follow the
+Both encoders see the same patches. The student reconstructs, and its tokens z after block ⌈3/4 depth⌉, projected to the
+teacher's width by a linear P, approach the teacher's after its own block of that rank,
+
+    L = L_MAE + mean | ν(z_teacher) - ν(P z_student) |,    ν(z) = z / ‖z‖₂ token by token,
+
+the mean over tokens and channels, with weight 1 (arXiv 2208.12256). The ranks are those of the authors' ViT-L; that they follow the
 depth is our choice. The authors reconstruct plain pixels; so does `experiments/baseline.py`, unless told otherwise.
 """
 

@@ -1,18 +1,23 @@
 """WAVE, TLEG and FINE: templates that a supervised teacher's knowledge is distilled into, then fitted to a size.
 
 All three learn an auxiliary network under a constraint, one template for each kind of matrix (layout `components`), from
-a teacher's logits and the labels: KL(teacher ‖ student) + cross entropy at temperature 1, summed (WAVE §3). They differ
-in the constraint: Kronecker products (WAVE, Feng et al., 2025), matrices that grow linearly with depth (TLEG, Xia et al.,
-2024), shared bases with a diagonal per slice (FINE, Xie et al., 2024). For a target, the template is frozen and the
-scalers learn for some hundred steps by cross entropy; TLEG's follow from the depth and learn nothing.
+a teacher's logits and the labels, `L = KL(teacher ‖ student) + CE(student, label)` at temperature 1 (WAVE §3). They
+differ in what slice s of layer l is made of:
+
+    WAVE    W_s = Σ_t S_st ⊗ T_t        Kronecker products (Feng et al., CVPR 2025, arXiv 2406.17503)
+    TLEG    W_s = B_j + l/L A_j         linear in the depth, j the slice's place in its layer (Xia et al., AAAI 2024, arXiv 2312.05614)
+    FINE    W_s = U diag(x_s) Vᵀ        shared bases, a diagonal a slice (Xie et al., 2024, arXiv 2409.19289)
+
+For a target, the template (T; A and B; U and V) is frozen and the scalers (S; x) learn for some hundred steps by cross
+entropy; TLEG's follow from the depth and learn nothing.
 
 So that the three differ in nothing else, we depart from their sources. TLEG distils by KL alone, and lets norms and
 biases grow linearly too; here they are the auxiliary network's at the same places l/L of its depth, between two layers
 their mixture. FINE starts a target's diagonals at random, and has bases for a whole matrix rather than for its D x D
-slices, some ten times as many numbers. Where the sources known to us are silent: WAVE's templates are a quarter of a slice high and wide, so that multiples of a quarter
-of the width are made of whole ones; scalers start as the auxiliary network's, the first layers' and the width's prefix;
-what no constraint governs (norms, biases, embeddings) is inherited likewise and frozen; TLEG, which has no rule for the
-width, takes its prefix; the head is new.
+slices, some ten times as many numbers. Where the sources known to us are silent: WAVE's templates are a quarter of a
+slice high and wide, so that multiples of a quarter of the width are made of whole ones; scalers start as the auxiliary
+network's, the first layers' and the width's prefix; what no constraint governs (norms, biases, embeddings) is inherited
+likewise and frozen; TLEG, which has no rule for the width, takes its prefix; the head is new.
 """
 
 from collections.abc import Callable

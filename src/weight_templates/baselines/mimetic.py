@@ -1,8 +1,8 @@
 """Mimetic initialisation (Trockman & Kolter, ICML 2023): attention starts as it ends up, without any training.
 
-For every head, the product of query and key weights is α Z + β I, and over all heads that of value and output weights is
-α Z - β I, Z of variance 1 / D; each is split in two by its singular value decomposition. Everything else is random as it
-was; positions are sin-cos, or rotary, already.
+With weights that have internal channels as rows, W_qᵀ W_k = α Z + β I for every head, and W_vᵀ W_o = α Z - β I over all
+heads, Z of variance 1 / D; each product is split in two by its singular value decomposition. Everything else is random
+as it was; positions are sin-cos, or rotary, already.
 """
 
 import equinox as eqx

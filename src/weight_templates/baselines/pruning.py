@@ -1,7 +1,7 @@
 """Isomorphic pruning (Fang et al., ECCV 2024) of a vision transformer to an exact depth, number of heads and width.
 
 Parts of a network compete with parts of the same kind only: residual channels, heads of attention, hidden units. A
-part's score is the sum of |weight x gradient| over all weights that go with it (first-order Taylor), gradients summed
+part's score is Σ |w ∂L/∂w| over all weights w that go with it (first-order Taylor, arXiv 2407.04616), gradients summed
 over 50 batches of 64 images. The official networks are ragged, and their depth is never pruned; so that the result is
 a regular network, we keep
 

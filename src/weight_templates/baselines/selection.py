@@ -1,4 +1,4 @@
-"""Weight selection (Xu et al., ICLR 2024): a small network is an evenly spaced part of a large one.
+"""Weight selection (Xu et al., ICLR 2024, arXiv 2311.18823): a small network is an evenly spaced part of a large one.
 
 The first layers; along every axis evenly spaced entries, the same ones wherever the axis is the same. q, k and v are
 selected apart; the authors' code selects in the fused matrix, which is the same where the sizes divide. Hidden units

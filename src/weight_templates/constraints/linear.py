@@ -31,7 +31,7 @@ class Linear(AbstractConstraint):
         rank = default if self.rank is None else self.rank
         if self.tleg and shape.layers < 2:
             raise UserError(
-                "--linear.tleg has weights grow with the depth, but there is one layer; give --model.depth 2."
+                "the weights of TLEG grow with the depth, but there is one layer; give --model.depth 2 or more."
             )
         if self.tleg and rank != default:
             raise UserError(f"--linear.rank {rank} was given, but under --linear.tleg it is {default}; leave it out.")
