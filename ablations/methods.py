@@ -31,6 +31,7 @@ from ablations.sizes import (
     check_distinct,
     check_images,
     check_sources_distinct,
+    check_tuning,
     drawn,
     flags,
     probed,
@@ -87,6 +88,8 @@ class Config:
 
 
 PRESETS = {"default": Config()}
+BATCH = 128
+"""Images of a step of what the baselines train."""
 STRIDED = "weight-selection-strided"
 DISTILLED = ("wave", "tleg", "fine")
 """These share a teacher, and each its templates among the sizes: one job."""
@@ -102,7 +105,7 @@ def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, se
     if method == "sweet-adapted":
         made = adapt.main(adaptation(config.bank, config.pretraining, depth, heads, 200, config.root, seed))
         return str(made), {"size_flops": json.loads((made.parent / "summary.json").read_text())["cost"]["flops"]}
-    images, optim = DataOptions(config.pretraining), OptimOptions(batch=128, steps=config.steps, warmup=0.1)
+    images, optim = DataOptions(config.pretraining), OptimOptions(batch=BATCH, steps=config.steps, warmup=0.1)
     more: dict[str, Any] = {"mimetic": {"model": network}, "isomorphic-pruning": {"data": images}}.get(method, {})
     if method == "dmae":
         rate = wt.load_bank(config.source).about.get("base_lr", optim.base_lr)  # an auto-encoder's, as the source's
@@ -217,11 +220,15 @@ def note_compute(what: str, own: float | None, spent: float | None, bank: str) -
 
 
 def check(cell: Cell) -> None:
-    """Raises UserError where there are no images, or none with labels to fine-tune on, or to train a teacher on."""
+    """Raises UserError where there are not the images for a batch, or none with labels to fine-tune on, or to train a teacher
+    on."""
     for source in cell.config.data:
-        check_images(source)
+        check_tuning(cell.config.protocol, source)
     check_banks(cell.config.bank, cell.config.source, cell.config.nested)
-    check_images(cell.config.pretraining, labelled=bool({*cell.methods} & {*DISTILLED}))
+    distilled = bool({*cell.methods} & {*DISTILLED})
+    batches = {"sweet-adapted": adapt.Config().optim.batch, "dmae": BATCH}
+    batch = max(BATCH if method in DISTILLED else batches.get(method, 1) for method in cell.methods)
+    check_images(cell.config.pretraining, batch, labelled=distilled)
 
 
 def cost(cell: Cell) -> float:
@@ -231,7 +238,7 @@ def cost(cell: Cell) -> float:
     config, seeds = wt.load_bank(cell.config.bank).config, len(cell.config.protocol.seeds)
     networks = [config.resized(*size_of(size)) for size in cell.sizes]
     tuning = len(cell.config.data) * sum(cell.config.protocol.flops(network) for network in networks)
-    shown = 3 * 128 * cell.config.steps
+    shown = 3 * BATCH * cell.config.steps
     steps = sum(shown * wt.count(network).flops for network in networks) if "dmae" in cell.methods else 0
     if cell.methods[0] in DISTILLED:  # a teacher, and each method's templates
         steps = (1 + len(cell.methods)) * shown * wt.count(config).flops

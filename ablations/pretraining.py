@@ -8,28 +8,27 @@ Expected: at full width `none` reconstructs best, having all its weights to itse
 
 Every argument is a data source, then optionally `:IMAGE:PATCH:EPOCHS`. All runs are those of `experiments/pretrain.py`, so
 a second call goes on where the first was stopped. Step times are a job of their own: all families in turn in one process.
-Writes `results/pretraining.json`, the records, and from them, through `figures/pretraining.py`, the page in `docs/results`;
-the reconstructions beside it are the runs' own.
+Writes `results/pretraining.json`, the records, and from them, through `figures/pretraining.py`, the page in `docs/results`.
 """
 
+import base64
 import dataclasses
+import io
 import json
-import shutil
+import re
 import typing
 from pathlib import Path
 from typing import Any
 
 import tyro
 from figures import pretraining as figures
-from figures import records
 from figures.records import keep
 
-from ablations.sizes import check_distinct, flags
+from ablations.sizes import called, check_distinct, check_positive, extent, flags
 from experiments import pretrain
 from weight_templates import cli, launch
 from weight_templates.config import ConstraintOptions, DataOptions, Family, RunOptions
 from weight_templates.errors import UserError
-from weight_templates.files import expanded
 from weight_templates.jobs import Job
 
 
@@ -66,10 +65,8 @@ class Cell:
 
 def configuration(cell: Cell) -> pretrain.Config:
     """The run of a family on a source: 4 layers, 12 heads of 8 channels, 0.44 M governed weights."""
-    name, *rest = cell.source.split(":") if not cell.source.startswith("hub:") else [cell.source]
-    if rest and (len(rest) != 3 or not all(n.isdigit() for n in rest)):
-        raise UserError(f"{cell.source} does not read as SOURCE:IMAGE:PATCH:EPOCHS, such as tiny-imagenet:64:8:2.")
-    image, patch, epochs = (int(n) for n in rest) if rest else (32, 4, cell.epochs)
+    name, numbers = parts(cell.source)
+    image, patch, epochs = numbers or (32, 4, cell.epochs)
     base = pretrain.PRESETS["tiny"]
     return dataclasses.replace(
         base,
@@ -81,17 +78,27 @@ def configuration(cell: Cell) -> pretrain.Config:
     )
 
 
+def parts(source: str) -> tuple[str, tuple[int, ...]]:
+    """A data source and the numbers after it, three or none; raises UserError for others."""
+    name, digits = re.fullmatch(r"(.*?)((?::\d+)*)", source).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    numbers = tuple(map(int, digits.split(":")[1:]))
+    if len(numbers) not in (0, 3) or 0 in numbers:
+        raise UserError(f"{source} does not read as SOURCE:IMAGE:PATCH:EPOCHS, such as tiny-imagenet:64:8:2.")
+    return name, numbers
+
+
 def jobs(config: Config) -> list[Job]:
     """The grid: of each source a job for each family, and one for the timing."""
     if not config.data:
         raise UserError("no data was given; say `python ablations/pretraining.py PATH/TO/cifar10`.")
-    check_distinct("the list of data", config.data)
+    check_distinct("the list of data", [_public(source) for source in config.data])
+    check_positive(config, "epochs")
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
     grid = []
     for source in config.data:
         cell = Cell(source, config.epochs, config.root)
-        name = f"pretraining-{Path(configuration(cell).data.source).name}"
+        name = f"pretraining-{called(configuration(cell).data.source)}".replace(":", "-")
         grid += [
             Job("ablations.pretraining:cell", dataclasses.replace(cell, family=f), f"{name}-{f}") for f in FAMILIES
         ]
@@ -104,12 +111,14 @@ def cell(cell: Cell) -> dict[str, Any]:
     asked = configuration(cell)
     if cell.rounds:
         return timing(asked, cell.rounds)
-    cli.say(f"{Path(asked.data.source).name}: {cell.family}")
+    cli.say(f"{called(asked.data.source)}: {cell.family}")
     run = pretrain.main(asked).parent
     summary = json.loads((run / "summary.json").read_text())
     start = json.loads((run / "environment.json").read_text())[0]
-    return {
-        "data": Path(asked.data.source).name,
+    pictures = {"reconstructions": shrunk(run / "reconstructions.png")} if cell.family in figures.SHOWN else {}
+    return pictures | {
+        "data": called(asked.data.source),
+        "extent": extent(asked.data.source),
         "arm": cell.family,
         "depth": asked.model.depth,
         "heads": asked.model.heads,
@@ -119,8 +128,16 @@ def cell(cell: Cell) -> dict[str, Any]:
         "seed": asked.seed,
         **{name: summary[name] for name in ("steps", "loss", "held_out_loss", "sizes")},
         **{name: start[name] for name in ("commit", "dirty", "device", "cores")},
-        "run": run.name,
     }
+
+
+def shrunk(picture: Path) -> str:
+    """A PNG for a record: in 256 colours, as base64."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.open(picture).convert("RGB").quantize(256).save(file, "png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def timing(asked: pretrain.Config, rounds: int) -> dict[str, Any]:
@@ -144,7 +161,7 @@ def cost(cell: Cell) -> float:
 
 
 def collect(config: Config, jobs: list[Job]) -> None:
-    """Writes records, page and reconstructions of what is done."""
+    """Writes records and page of what is done."""
     asked = configuration(jobs[0].config)
     words = " ".join(map(_public, config.data)) + flags(config, Config(), ("epochs",))
     about = {
@@ -157,19 +174,13 @@ def collect(config: Config, jobs: list[Job]) -> None:
     runs = [job.result | times.get(job.config.source, {}).get(job.config.family, {}) for job in jobs if not job.config.rounds]  # fmt: skip
     if not runs:
         return
-    name = keep("pretraining", about, [{key: value for key, value in run.items() if key != "run"} for run in runs])
-    records.RESULTS.mkdir(parents=True, exist_ok=True)
-    for run in runs:
-        picture = expanded(config.root) / "pretrain" / run["run"] / "reconstructions.png"
-        if run["arm"] in figures.SHOWN and picture.exists():
-            shutil.copyfile(picture, records.RESULTS / figures.picture(name, run))
-    figures.main(name)
+    figures.main(keep("pretraining", about, runs))
 
 
 def _public(source: str) -> str:
     """A source without the folders that it lies in, which are nobody's business."""
-    path, *rest = source.split(":") if not source.startswith("hub:") else [source]
-    return ":".join([Path(path).name if not path.startswith("hub:") else path, *rest])
+    name, numbers = parts(source)
+    return ":".join([name if name.startswith("hub:") else called(name), *map(str, numbers)])
 
 
 if __name__ == "__main__":

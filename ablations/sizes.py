@@ -29,6 +29,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from figures import sizes as figures
 from figures.records import keep
@@ -73,10 +74,10 @@ class Protocol:
         check_distinct("--base-lr", self.base_lr)
         for seed in self.seeds:
             check_seed(seed, "--seeds")
-        numbers = [("count", self.count), ("epochs", self.epochs), ("batch", self.batch)]
-        for name, value in [*numbers, *(("base-lr", rate) for rate in self.base_lr)]:
-            if not value > 0:
-                raise UserError(f"--{name} {value} is not positive.")
+        check_positive(self, "count", "epochs", "batch")
+        for rate in self.base_lr:
+            if not rate > 0:
+                raise UserError(f"--base-lr {rate} is not positive.")
 
     def flops(self, network: ViTConfig) -> float:
         """What a fine-tuning costs."""
@@ -162,6 +163,13 @@ def adaptation(bank: str, data: str, depth: int, heads: int, steps: int, root: s
     return dataclasses.replace(base, bank=bank, depth=depth, heads=heads, data=images, optim=optim, seed=seed, run=run)
 
 
+def check_positive(config: Any, *names: str) -> None:
+    """Raises UserError where one of the numbers of these names in a configuration is zero or less."""
+    for name in names:
+        if not (value := getattr(config, name)) > 0:
+            raise UserError(f"--{name.replace('_', '-')} {value} is not positive.")
+
+
 def check_distinct(flag: str, values: Sequence[Any]) -> None:
     """Raises UserError where there is no value, or one comes twice."""
     if not values:
@@ -237,6 +245,7 @@ def jobs(config: Config) -> list[Job]:
         )
     finetune.identity(config.bank)
     config.protocol.check()
+    check_positive(config, "adapt_steps")
     check_sources_distinct("--data", config.data)
     for flag in ("depths", "heads"):
         check_distinct(f"--{flag}", getattr(config, flag))
@@ -290,18 +299,36 @@ def drawn(bank: str, data: str, heads: int) -> dict[str, Any]:
 
 
 def check(cell: Cell) -> None:
-    """Raises UserError where there are no images, or none with labels to fine-tune on."""
+    """Raises UserError where there are not the images for a batch, or none with labels to fine-tune on."""
     for source in cell.data:
-        check_images(source)
+        check_tuning(cell.protocol, source)
     if cell.adapt:
-        check_images(cell.adapt, labelled=False)
+        check_images(cell.adapt, adapt.Config().optim.batch)
 
 
-def check_images(source: str, labelled: bool = True) -> None:
-    """Raises UserError where there are no images, or none with labels if these are asked for."""
-    _, classes = extent(source)
+def check_tuning(protocol: Protocol, source: str) -> None:
+    """Raises UserError where a source cannot be fine-tuned on as the protocol asks for."""
+    check_images(source, protocol.batch, labelled=True, count=protocol.count, flag="--batch")
+
+
+def check_images(
+    source: str, batch: int = 1, *, labelled: bool = False, count: int | None = None, flag: str | None = None
+) -> None:
+    """Raises UserError where there are no images, none with labels if these are asked for, or less than a batch.
+
+    **Arguments:**
+
+    - `labelled`: whether they are to be learned by their labels, for which more of them are held out.
+    - `count`: how many of them are used at most.
+    - `flag`: the option that the batch is from, if there is one.
+    """
+    from weight_templates import data
+
+    images, classes = extent(source)
     if labelled and not classes:
         raise UserError(f"the images of {source} have no labels; give a labelled set, such as one folder a class.")
+    held: dict[str, Any] = {"part": 1 / 10, "most": float("inf")} if labelled else {}
+    data.split(np.arange(images if count is None else min(images, count)), batch, 0, flag=flag, **held)
 
 
 def cost(cell: Cell) -> float:

@@ -21,6 +21,8 @@ from ablations.sizes import (
     called,
     check_distinct,
     check_images,
+    check_positive,
+    check_tuning,
     flags,
     probed,
     record,
@@ -108,8 +110,7 @@ def jobs(ablation: str, variants: tuple[Variant, ...], config: Config) -> list[J
     """The grid of an ablation; raises UserError where something is missing or unknown."""
     config.protocol.check()
     check_distinct("--sizes", config.sizes)
-    if config.adapt_steps < 1:
-        raise UserError(f"--adapt-steps {config.adapt_steps} is not positive.")
+    check_positive(config, "depth", "patch", "pretraining_steps", "pretraining_batch", "pretraining_lr", "adapt_steps")
     for size in config.sizes:
         size_of(size)
     names = [variant.name for variant in variants]
@@ -187,9 +188,10 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
 
 
 def check(cell: Cell) -> None:
-    """Raises UserError for a mistake in what is pre-trained, and where there are no images with labels."""
+    """Raises UserError for a mistake in what is pre-trained, and where there are no images with labels, or less than a batch."""
     pretrain.build_of(pretraining(cell))
-    check_images(cell.config.data)
+    check_tuning(cell.config.protocol, cell.config.data)
+    check_images(cell.config.data, cell.config.pretraining_batch, flag="--pretraining-batch")
 
 
 def cost(cell: Cell) -> float:

@@ -38,7 +38,7 @@ def check(config: "Learngene") -> None:
     finetune.check_classes(source.name, source.classes)
     images = np.arange(len(source))
     for flag, batch in (("--optim", config.optim.batch), ("--fit", config.fit.batch)):
-        data.split(images, batch, config.seed, part=1 / 10, most=float("inf"), flag=flag)
+        data.split(images, batch, config.seed, part=1 / 10, most=float("inf"), flag=f"{flag}.batch")
 
 
 def teacher_of(config: "Learngene") -> str:

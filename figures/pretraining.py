@@ -5,12 +5,15 @@
 reads `results/pretraining.json` and writes `docs/results/pretraining.md`.
 """
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
 from figures import records
 from figures.beside import line
 from figures.records import commits, read_runs, slug, write
+
+from weight_templates.files import write_bytes
 
 
 TITLES = {"pretraining": "Families of constraints, pre-trained alike"}
@@ -24,8 +27,12 @@ measured in turns in one process."""
 
 
 def main(name: str = "pretraining") -> None:
-    """Writes a page; its pictures are the runs' own."""
-    write(name, page(name, *read_runs(name)))
+    """Writes a page and its pictures."""
+    about, runs = read_runs(name)
+    write(name, page(name, about, runs))
+    for run in runs.to_dict("records"):
+        if run["arm"] in SHOWN:
+            write_bytes(records.RESULTS / picture(name, run), base64.b64decode(run["reconstructions"]))
 
 
 def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:

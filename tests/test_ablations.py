@@ -7,6 +7,7 @@ import shlex
 import pytest
 from figures import paper, records
 from figures import variants as pages
+from PIL import Image
 
 from ablations import architecture, choices, constraints, methods, pretraining, sizes, variants
 from ablations.sizes import Protocol
@@ -17,6 +18,8 @@ from weight_templates.constraints import constraint_of
 from weight_templates.errors import UserError
 from weight_templates.files import write_json
 from weight_templates.layouts import LAYOUTS, shapes
+
+from .helpers import jpeg
 
 
 ABLATIONS = {"constraints": constraints, "architecture": architecture, "choices": choices}
@@ -152,6 +155,7 @@ def test_mistakes():
         ({"variants": ("none",)}, "without"),
         ({"variants": ("tucker", "tucker")}, "--variants has tucker twice"),
         ({"adapt_steps": 0}, "--adapt-steps 0"),
+        ({"pretraining_batch": 0}, "--pretraining-batch 0"),
         ({"protocol": Protocol(seeds=(0, 1, 0))}, "--seeds has 0 twice"),
         ({"protocol": Protocol(seeds=())}, "--seeds needs"),
         ({"protocol": Protocol(seeds=(-1,))}, "--seeds -1"),
@@ -181,9 +185,10 @@ def test_families_pre_trained_alike_are_tabulated(tmp_path, monkeypatch):
         "device": "cpu",
         "cores": 2,
     }
-    common |= {"held_out_loss": {"12": 0.5, "3": 0.6}, "sizes": {"template": 1000, "scalers": 7}, "run": "secret"}
-    (tmp_path / "pretrain" / "secret").mkdir(parents=True)
-    (tmp_path / "pretrain" / "secret" / "reconstructions.png").write_bytes(b"x")
+    common |= {"held_out_loss": {"12": 0.5, "3": 0.6}, "sizes": {"template": 1000, "scalers": 7}}
+    drawing = tmp_path / "reconstructions.png"
+    Image.new("RGB", (4, 3), (255, 128, 0)).save(drawing)
+    common |= {"reconstructions": pretraining.shrunk(drawing)}
     for job in grid[:-1]:
         cell = job.config
         seen = pretraining.configuration(cell)
@@ -200,17 +205,57 @@ def test_families_pre_trained_alike_are_tabulated(tmp_path, monkeypatch):
     assert "| tucker | 0.1234 | 0.6000 | 0.5000 | 1,000 | 7 |  |  |" in page
     assert page.count("\n## ") == 2
     kept = (tmp_path / "results" / "pretraining.json").read_text()
-    assert "secret" not in kept
     assert str(tmp_path) not in kept + page
-    assert len(list((tmp_path / "docs").glob("pretraining-*-*.png"))) == 4
+    drawn = sorted((tmp_path / "docs").glob("pretraining-*-*.png"))
+    assert len(drawn) == 4
+    assert all(Image.open(path).convert("RGB").getpixel((3, 2)) == (255, 128, 0) for path in drawn)
     for change, says in (
         ({"data": ()}, "no data"),
         ({"data": ("x", "x")}, "x twice"),
         ({"data": ("x:64",)}, "SOURCE:IMAGE:PATCH:EPOCHS"),
+        ({"data": ("x:64:8:0",)}, "SOURCE:IMAGE:PATCH:EPOCHS"),
+        ({"data": ("/a/x", "/b/x")}, "x twice"),
+        ({"epochs": 0}, "--epochs 0"),
         ({"rounds": 1}, "--rounds 1"),
     ):
         with pytest.raises(UserError, match=says):
             pretraining.jobs(dataclasses.replace(config, **change))
+    assert pretraining.parts("cars196:/a/b:32:4:1") == ("cars196:/a/b", (32, 4, 1))
+    assert pretraining.parts("hub:owner/name") == ("hub:owner/name", ())
+
+
+def test_batches_that_the_images_do_not_fill_are_refused_before_anything_runs(tmp_path, rng):
+    """By the option that the batch is from, whatever it is of: 20 images, of which one, or by labels two, are held out."""
+    for label in "ab":
+        (tmp_path / "few" / label).mkdir(parents=True)
+        for number in range(10):
+            (tmp_path / "few" / label / f"{number}.jpg").write_bytes(jpeg(rng))
+    few = str(tmp_path / "few")
+    sizes.check_images(few, 19)
+    sizes.check_images(few, 18, labelled=True)
+    sizes.check_tuning(Protocol(batch=9, count=10), few)
+    for check, says in (
+        (lambda: sizes.check_images(few, 20), "19 training images .* give more images"),
+        (lambda: sizes.check_images(few, 19, labelled=True), "18 training images"),
+        (lambda: sizes.check_tuning(Protocol(batch=10, count=10), few), "choose --batch 9 or less"),
+        (lambda: sizes.check_images(str(tmp_path / "few" / "a"), labelled=True), "no labels"),
+    ):
+        with pytest.raises(UserError, match=says):
+            check()
+    base = dataclasses.replace(constraints.PRESETS["default"], data=few, protocol=Protocol(batch=8))
+    small = dataclasses.replace(base, pretraining_batch=8)
+    variants.check(constraints.jobs(small)[0].config)
+    for change, says in (
+        ({"pretraining_batch": 20}, "choose --pretraining-batch 19 or less"),
+        ({"protocol": Protocol(batch=19)}, "choose --batch 18 or less"),
+    ):
+        with pytest.raises(UserError, match=says):
+            variants.check(constraints.jobs(dataclasses.replace(small, **change))[0].config)
+    bank = dataclasses.replace(sizes.Config("bank.safetensors"), data=(few,), protocol=Protocol(batch=8))
+    cell = sizes.Cell(bank.bank, bank.data, few, 1, 3, 3, bank.protocol, "runs")
+    with pytest.raises(UserError, match="give more images"):  # of adaptation's batch there is no option
+        sizes.check(cell)
+    sizes.check(dataclasses.replace(cell, adapt=""))
 
 
 def test_mistakes_in_grids_over_a_bank(tmp_path):
@@ -223,6 +268,7 @@ def test_mistakes_in_grids_over_a_bank(tmp_path):
         (sizes.jobs, grid, {"depths": (3, 3)}, "--depths has 3 twice"),
         (sizes.jobs, grid, {"heads": ()}, "--heads needs"),
         (sizes.jobs, grid, {"heads": (0, 3)}, "L3H0"),
+        (sizes.jobs, grid, {"adapt_steps": 0}, "--adapt-steps 0"),
         (sizes.jobs, grid, {"protocol": Protocol(seeds=(1, 1))}, "--seeds has 1 twice"),
         (methods.jobs, compared, {"methods": ("sweet", "sweet")}, "--methods has sweet twice"),
         (methods.jobs, compared, {"sizes": ()}, "--sizes needs"),

@@ -241,7 +241,7 @@ NOWHERE = "~nobody-of-that-name/x"
         ("ablations.constraints", ["/nonexistent"], "/nonexistent"),
         ("ablations.constraints", ["/nonexistent", "--dry-run"], "/nonexistent"),
         ("ablations.constraints", ["--patch=5", "--launch=local"], "--model.patch"),
-        ("ablations.choices", ["--depth=0", "--dry-run"], "model.depth is 0"),
+        ("ablations.choices", ["--depth=0", "--dry-run"], "--depth 0 is not positive"),
         ("tests.slurm.work", ["--count=0", "--launch=slurm", "--no-follow"], "no job"),
     ],
 )

@@ -80,10 +80,10 @@ def split(
     seed: int,
     part: float = 1 / 20,
     most: float = 512,
-    flag: str = "--optim",
+    flag: str | None = "--optim.batch",
 ) -> Split:
-    """Holds out a part of the images, at most so many, chosen by the seed; raises UserError, which calls the options of
-    the batch `flag`, if no batch is left."""
+    """Holds out a part of the images, at most so many, chosen by the seed; raises UserError if no batch is left, and names
+    the option `flag` that the batch is from, if there is one."""
     if len(good) < 2:
         raise UserError(f"the data has {len(good)} usable image(s); give at least two.")
     order = _rng(seed, 0, 0).permutation(len(good))
@@ -92,7 +92,7 @@ def split(
     if batch > len(train):
         raise UserError(
             f"a batch of {batch} is larger than the data: {len(train)} training images ({held} more are held out); "
-            f"choose {flag}.batch {len(train)} or less."
+            + (f"choose {flag} {len(train)} or less." if flag else "give more images.")
         )
     return Split(train, np.sort(good[order[:held]]), batch, seed)
 
