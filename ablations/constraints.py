@@ -4,7 +4,7 @@ Counterpart of: SWEET's Table 4 (L3H5, L4H4, L5H3; ImageNet, epochs unknown): wi
 59.00, 55.66; Kronecker 58.83, 59.47, 55.88; Tucker 58.99, 59.71, 56.70. "Without" is weight selection from an ordinary
 auto-encoder (its L3H5 is the number of weight selection in Table 5). SVD, FINE's family, is ours.
 Command: python ablations/constraints.py PATH/TO/cifar10
-Cost: on two CPU cores about an hour a family with the defaults; on a GPU some minutes. What `docs/results` has was run with
+Cost: on two CPU cores about an hour a family with the defaults. What `docs/results` has was run with
 `--depth 6 --pretraining-steps 1500 --epochs 3 --base-lr 0.004 --batch 32`: a quarter of an hour a family.
 Expected: all families above "without", Tucker first; the paper's gaps from one family to the next are below one point, so their
 order needs several seeds.

@@ -265,14 +265,15 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
     """Runs what has not been run of a size; its records."""
     import weight_templates as wt
 
-    starts = {"scratch": "scratch", "bank": cell.bank}
-    if cell.adapt:
-        cli.say(f"adapting to {cell.depth} layers, {cell.heads} heads")
-        adapted = adaptation(cell.bank, cell.adapt, cell.depth, cell.heads, cell.adapt_steps, cell.root)
-        starts["adapted"] = str(adapt.main(adapted))
     network = wt.load_bank(cell.bank).config.resized(cell.depth, cell.heads)
+    adapted = {}
+    for seed in cell.protocol.seeds if cell.adapt else ():
+        cli.say(f"adapting to {cell.depth} layers, {cell.heads} heads, seed {seed}")
+        asked = adaptation(cell.bank, cell.adapt, cell.depth, cell.heads, cell.adapt_steps, cell.root, seed)
+        adapted[seed] = str(adapt.main(asked))
     records = []
     for source, (arm, (start, mode)), seed in itertools.product(cell.data, ARMS.items(), cell.protocol.seeds):
+        starts = {"scratch": "scratch", "bank": cell.bank} | ({"adapted": adapted[seed]} if cell.adapt else {})
         if start in starts:
             cli.say(f"{called(source)}: {arm}, {cell.depth} layers, {cell.heads} heads, seed {seed}")
             run = tuned(cell.protocol, starts[start], mode, source, network, seed, cell.root)

@@ -54,6 +54,8 @@ class Variant:
     """Steps of pre-training, in units of the other rows'."""
     rate: float = 1
     """Learning rate of pre-training, in units of the other rows'."""
+    ranks: float | None = None
+    """Tucker's ranks, in units of its defaults; None for these."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,7 @@ def jobs(ablation: str, variants: tuple[Variant, ...], config: Config) -> list[J
     groups: dict[Any, list[Variant]] = {}
     for variant in variants:
         if variant.name in (config.variants or names):
-            groups.setdefault((variant.pretraining, variant.steps, variant.rate), []).append(variant)
+            groups.setdefault((variant.pretraining, variant.steps, variant.rate, variant.ranks), []).append(variant)
     common = dataclasses.replace(config, variants=(), protocol=dataclasses.replace(config.protocol, seeds=()))
     return [
         Job("ablations.variants:cell", Cell(common, tuple(group), seed), f"{ablation}-{name_of(group)}-{seed}")
@@ -152,6 +154,10 @@ def pretraining(cell: Cell) -> pretrain.Config:
         seed=cell.seed,
         run=RunOptions(root=config.root),
     )
+    if first.ranks is not None:
+        defaults = 12 * base.model.depth / 6, base.model.inner / 2, base.model.channels / 2  # see constraints.Tucker
+        ranks = tuple(max(1, round(first.ranks * n)) for n in defaults)
+        base = changed(base, (("constraint.tucker.ranks", ranks),))
     return changed(base, first.pretraining)
 
 
@@ -210,7 +216,7 @@ def collect(ablation: str, default: Config, config: Config, jobs: list[Job]) -> 
     about = {
         "command": f"python ablations/{ablation}.py {words}",
         "data": called(config.data),
-        "model": dataclasses.asdict(pretraining(jobs[0].config).model),
+        "model": dataclasses.asdict(pretraining(Cell(config, (Variant("base"),), 0)).model),
         "pretraining": {
             "steps": config.pretraining_steps,
             "batch": config.pretraining_batch,

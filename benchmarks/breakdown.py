@@ -3,8 +3,8 @@
     pip install -e '.[bench]'
     python benchmarks/breakdown.py
 
-traces some steps on one core, so that nothing runs beside anything else, and adds up what every operation took in its median
-step. Says also which share of the machine's matrix rate the products reach. The networks are those of
+traces steps on one core, so that nothing runs beside anything else, of all programs in turns, and adds up what every
+operation took in its median step. Says also which share of the machine's matrix rate the products reach. The networks are those of
 `benchmarks/pretrain_step.py`; PyTorch's is eager and, where there is a compiler for C++, compiled.
 """
 
@@ -15,6 +15,7 @@ import re
 import shutil
 import statistics
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks import extra
@@ -30,7 +31,7 @@ class Config:
     batch: int = 64
     """Images a step."""
     steps: int = 5
-    """Steps that are traced."""
+    """Steps that are traced of each program."""
     families: tuple[Family, ...] = ("none", "tucker")
     """Families to trace, at full width."""
 
@@ -61,10 +62,15 @@ def main(config: Config) -> None:
     from weight_templates.counting import count_mae
 
     vit, decoder = SIZES["small"]
-    found = {family: traced(family, config) for family in config.families}
-    found["torch"] = torch_traced(config, compiled=False)
+    tracers: dict[str, Tracer] = {family: our_tracer(family, config) for family in config.families}
+    tracers["torch"] = torch_tracer(config, compiled=False)
     if shutil.which("c++"):
-        found["torch, compiled"] = torch_traced(config, compiled=True)
+        tracers["torch, compiled"] = torch_tracer(config, compiled=True)
+    turns = {name: [] for name in tracers}
+    for turn in range(1 + config.steps):  # the first is slow
+        for name in list(tracers) if turn % 2 else list(tracers)[::-1]:
+            turns[name].append(tracers[name]())
+    found = {name: summed(own[1:]) for name, own in turns.items()}
     columns = " | ".join(f"{name}, ms | share" for name in found)
     print(f"| | {columns} |\n|---{'|---' * (2 * len(found))}|")
     for kind in KINDS:
@@ -79,8 +85,12 @@ def main(config: Config) -> None:
     print(f"\nMatrix rate, 1536 by 1536, float32, one core: {rate / 1e9:.0f} GFLOP/s.")
 
 
-def traced(family: Family, config: Config) -> dict[str, float]:
-    """Seconds of one of our steps by kind of work."""
+Tracer = Callable[[], dict[str, tuple[str, float]]]
+"""Takes a step; the kind of every operation, and the seconds that it took."""
+
+
+def our_tracer(family: Family, config: Config) -> Tracer:
+    """Of a step of ours."""
     import jax
     import jax.random as jr
 
@@ -96,26 +106,30 @@ def traced(family: Family, config: Config) -> dict[str, float]:
     program: Any = make(scaling.preparation(ScalingOptions("off"), vit, family, "float32"))
     program = program.lower(state, data, jr.key(2)).compile()
     kinds = {name: kind for name, rest in operations(program.as_text()) if (kind := kind_of(name, rest))}
-    for count in (1, config.steps):  # the first steps that a process traces are slow
-        took = {name: [] for name in kinds}
+
+    def trace() -> dict[str, tuple[str, float]]:
+        nonlocal state
+        took = dict.fromkeys(kinds, 0.0)
         with tempfile.TemporaryDirectory() as folder:
+            state = jax.block_until_ready(program(state, data, jr.key(2)))  # after the others' turns, caches are cold
             with jax.profiler.trace(folder):
-                for _ in range(count):
-                    state = jax.block_until_ready(program(state, data, jr.key(2)))
+                state = jax.block_until_ready(program(state, data, jr.key(2)))
             (path,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
             for plane in jax.profiler.ProfileData.from_file(path).planes:
                 for event in (event for line in plane.lines for event in line.events):
                     if event.name in kinds:
-                        took[event.name].append(event.duration_ns / 1e9)
-    return summed(took, kinds, config.steps)
+                        took[event.name] += event.duration_ns / 1e9
+        return {name: (kinds[name], seconds) for name, seconds in took.items()}
+
+    return trace
 
 
-def summed(took: dict[str, list[float]], kinds: dict[str, str], steps: int) -> dict[str, float]:
-    """Seconds of a step by kind, from what every operation took over some steps: of each the median step."""
+def summed(turns: list[dict[str, tuple[str, float]]]) -> dict[str, float]:
+    """Seconds of a step by kind, from what every operation took in each turn: of each its median."""
     spent: dict[str, float] = dict.fromkeys(KINDS, 0.0)
-    for name, times in took.items():
-        each = len(times) // steps
-        spent[kinds[name]] += statistics.median(sum(times[i * each : (i + 1) * each]) for i in range(steps))
+    for name in {name for turn in turns for name in turn}:
+        (kind,) = {turn[name][0] for turn in turns if name in turn}
+        spent[kind] += statistics.median(turn[name][1] if name in turn else 0.0 for turn in turns)
     return spent
 
 
@@ -147,8 +161,8 @@ def kind_of(name: str, rest: str) -> str | None:
     return next((kind for part, kind in SCOPES.items() if re.search(rf"\b{part}\b", scope)), "rest")
 
 
-def torch_traced(config: Config, *, compiled: bool) -> dict[str, float]:
-    """Seconds of PyTorch's step by kind of work; of a compiled one, fused kernels are told by the operators in their names."""
+def torch_tracer(config: Config, *, compiled: bool) -> Tracer:
+    """Of PyTorch's step; of a compiled one, fused kernels are told by the operators in their names."""
     from torch.profiler import ProfilerActivity, profile
 
     from benchmarks.pretrain_step import SIZES
@@ -156,10 +170,6 @@ def torch_traced(config: Config, *, compiled: bool) -> dict[str, float]:
 
     step = torch_step(*SIZES["small"], config.batch, "float32", compiled=compiled)
     step()  # which compiles
-    for count in (1, config.steps):
-        with profile(activities=[ProfilerActivity.CPU]) as trace:
-            for _ in range(count):
-                step()
     kinds = {
         r"aten::(mm|addmm|bmm)$": "products",
         r"attention|fused.*_neg_": "attention",  # in one kernel with the rotations of q and k
@@ -168,14 +178,20 @@ def torch_traced(config: Config, *, compiled: bool) -> dict[str, float]:
         r"adam": "optimiser",
         r"aten::(copy_|cat|clone|gather|scatter)": "copies and transposes",
     }
-    took: dict[str, list[float]] = {}
-    for event in trace.events() or ():
-        took.setdefault(event.name, []).append(event.self_cpu_time_total / 1e6)
-    found = {
-        name: next((kind for pattern, kind in kinds.items() if re.search(pattern, name.lower())), "rest")
-        for name in took
-    }
-    return summed(took, found, config.steps)
+
+    def kind_of(name: str) -> str:
+        return next((kind for pattern, kind in kinds.items() if re.search(pattern, name.lower())), "rest")
+
+    def trace() -> dict[str, tuple[str, float]]:
+        step()
+        with profile(activities=[ProfilerActivity.CPU]) as traced:
+            step()
+        took: dict[str, float] = {}
+        for event in traced.events() or ():
+            took[event.name] = took.get(event.name, 0.0) + event.self_cpu_time_total / 1e6
+        return {name: (kind_of(name), seconds) for name, seconds in took.items()}
+
+    return trace
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def panels(batch: int) -> dict[str, dict[int, Point]]:
         "heads": {n: sized(heads=n) for n in (3, 6, 12, 18)},
         "visible tokens": {(s // 4) ** 2 // 4 + 1: sized(image=s, depth=6) for s in (16, 32, 64)},
         "images": {n: Point(n) for n in (16, 32, 64, 128)},
-        "ranks": {n: Point(batch, ranks=(24, n, n)) for n in (24, 48, 96, 192)},
+        "ranks": {n: Point(batch, ranks=(24, n, n)) for n in (24, 48, 64, 80, 96, 192)},
     }
 
 

@@ -7,9 +7,9 @@ prints milliseconds and ratios to our own `none` in the same precision, with the
 the fastest ones. A step is forward, backward and AdamW on images that are already in memory. `torch` is a plain masked
 auto-encoder with fused attention (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with
 biases, 2-D RoPE, the same sizes; compiled, where there is a compiler for C++. `none` and `torch` do the same arithmetic in
-float32; in bfloat16 PyTorch keeps more in float32 than we do. Families are at full width (`scaling.scope off`); `tucker` also
-with the random widths of pre-training under masks, and sliced to coupled ones: the mean over one step at every width from a
-quarter of the heads on, and some widths alone. See `benchmarks/README.md`.
+float32; in bfloat16 PyTorch keeps more in float32 than we do. Families are at full width (`scaling.scope off`), with random
+widths under masks, and sliced to each of some coupled widths; `sliced widths` is the mean over these, what a step costs where
+they are drawn alike. See `benchmarks/README.md`.
 
     python benchmarks/pretrain_step.py --preset paper --device gpu
 
@@ -25,6 +25,7 @@ import math
 import os
 import platform
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -48,15 +49,16 @@ class Config:
     rounds: int = 9
     """Turns."""
     families: tuple[Family, ...] = ("tucker",)
-    """Families to time at full width, besides none."""
-    widths: tuple[int, ...] = (3, 6)
-    """Heads to time sliced execution at, besides the mean over all."""
+    """Families to time, besides none at full width."""
+    widths: tuple[int, ...] = (3, 6, 9, 12)
+    """Heads to time sliced execution at."""
     compiled: bool = True
     """Time PyTorch's compiled step, too."""
     precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Of the forward and backward passes; PyTorch's bfloat16 is its autocast."""
 
 
+MASKED = ScalingOptions("submodel", coupled=True)
 SLICED = ScalingOptions(coupled=True, execution="sliced")
 SIZES = {
     "small": (ViTConfig(depth=12, head_dim=16), DecoderConfig(depth=2, width=96, heads=6)),
@@ -70,8 +72,8 @@ SIZES = {
 
 def main(config: Config) -> None:
     """Prints a table in Markdown."""
-    if not config.batches or not config.precisions or min(config.batches) < 1:
-        raise UserError("--batches and --precisions need at least one value each, and no batch below 1.")
+    if not (config.batches and config.precisions and config.widths) or min(config.batches) < 1:
+        raise UserError("--batches, --precisions and --widths need at least one value each, and no batch below 1.")
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
     vit, decoder = SIZES[config.preset]
@@ -85,9 +87,8 @@ def main(config: Config) -> None:
     import jax
 
     from benchmarks import extra, flops
-    from benchmarks.interleave import compare
+    from benchmarks.interleave import timing, turns
     from benchmarks.steps import our_step
-    from weight_templates.scaling import widths_of
 
     torch = extra.torch()
 
@@ -117,32 +118,29 @@ def main(config: Config) -> None:
         full = ScalingOptions("off")
         makers: dict[str, Callable[[], Callable[[], None]]] = {
             "none": functools.partial(ours, "none"),
-            **{f"{family}, full width": functools.partial(ours, family, scaled=full) for family in config.families},
-            "tucker, masked widths": functools.partial(ours, "tucker"),
-            "tucker, sliced widths": functools.partial(ours, "tucker", scaled=SLICED),
-            **{
-                f"tucker, sliced to {n} heads": functools.partial(
-                    ours, "tucker", scaled=dataclasses.replace(SLICED, heads=(n,))
-                )
-                for n in config.widths
-            },
-            "torch": theirs,
         }
+        for family in config.families:
+            makers[f"{family}, full width"] = functools.partial(ours, family, scaled=full)
+            makers[f"{family}, masked widths"] = functools.partial(ours, family, scaled=MASKED)
+            for n in config.widths:
+                alone = dataclasses.replace(SLICED, heads=(n,))
+                makers[sliced_to(family, n)] = functools.partial(ours, family, scaled=alone)
+        makers["torch"] = theirs
         if config.compiled and shutil.which("c++"):
             makers["torch, compiled"] = functools.partial(theirs, compiled=True)
-        units = {"tucker, sliced widths": len(widths_of(SLICED, vit))}
         tasks, held, began = {}, {}, {}
         for name, make in makers.items():
             before = memory(name) if on_gpu else None
             tasks[name] = make()
             start = time.perf_counter()
             tasks[name]()
-            began[name] = (time.perf_counter() - start) / units.get(name, 1)
+            began[name] = time.perf_counter() - start
             if before:
                 tasks[name]()  # PyTorch has its moments from the end of the first step on
                 held[name] = at_most(before, memory(name))
         rate = flops.matrix_rate(8192, precision) if on_gpu else 0
-        timings = compare(tasks, "none", config.rounds, units)
+        times = with_means(turns(tasks, config.rounds), config)
+        timings = {name: timing(own, times["none"]) for name, own in times.items()}
         for name, t in timings.items():
             print(
                 f"| {batch} | {precision} | {name} | {1e3 * t.seconds:.0f} | {batch / t.seconds:,.0f} | {t.words} |",
@@ -151,19 +149,38 @@ def main(config: Config) -> None:
             if on_gpu:
                 share = f"{flops.of_step(vit, decoder, batch) / t.seconds / rate:.0%}"
                 reached.append(
-                    f"| {batch} | {precision} | {name} | {'' if 'sliced' in name else share} | {held[name]} |"
+                    f"| {batch} | {precision} | {name} | {'' if 'sliced' in name else share} | {held.get(name, '')} |"
                 )
-        apart, together = (timings[f"tucker, {kind} widths"].seconds for kind in ("sliced", "masked"))
-        compiling = began["tucker, sliced widths"] - apart
-        paid = f"{math.ceil(compiling / (together - apart)):,} steps" if together > apart else "never"
-        said.append(
-            f"Batch {batch}, {precision}: a width takes {compiling:.1f} s to compile, which slicing saves in {paid} of masked "
-            "execution, each width."
-        )
-    print("\n" + "\n".join(said))
+        for family in config.families:
+            apart, together = (timings[f"{family}, {kind} widths"].seconds for kind in ("sliced", "masked"))
+            compiling = statistics.mean(began[sliced_to(family, n)] for n in config.widths) - apart
+            paid = f"{math.ceil(compiling / (together - apart)):,} steps" if together > apart else "never"
+            said.append(
+                f"Batch {batch}, {precision}, {family}: a width takes {compiling:.1f} s to compile, which slicing saves in "
+                f"{paid} of masked execution, each width.\n"
+            )
+    print("\n" + "\n".join(said).rstrip())
     if on_gpu:
         print("\n| batch | precision | step | of the matrix rate | peak memory, GB |\n|---|---|---|---|---|")
         print("\n".join(reached))
+
+
+def sliced_to(family: str, heads: int) -> str:
+    """What a step of one width is called."""
+    return f"{family}, sliced to {heads} heads"
+
+
+def with_means(times: dict[str, list[float]], config: Config) -> dict[str, list[float]]:
+    """The seconds of every turn by name, with those of a step at any of the widths, which are drawn alike, before each
+    family's first width."""
+    found: dict[str, list[float]] = {}
+    for name, own in times.items():
+        for family in config.families:
+            if name == sliced_to(family, config.widths[0]):
+                alone = [times[sliced_to(family, n)] for n in config.widths]
+                found[f"{family}, sliced widths"] = [statistics.mean(turn) for turn in zip(*alone, strict=True)]
+        found[name] = own
+    return found
 
 
 def memory(name: str) -> tuple[int, int]:

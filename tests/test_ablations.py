@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 
+import jax.random as jr
 import pytest
 from figures import paper, records
 from figures import variants as pages
@@ -144,6 +145,21 @@ def test_committed_records_say_what_their_pre_training_cost(ablation):
     assert {run["arm"] for run in tree["runs"]} == cost.keys()
     for run in tree["runs"]:
         assert run["flops"] == pytest.approx(cost[run["arm"]])
+
+
+def test_ranks_are_in_units_of_the_defaults():
+    """By the template that comes out, at 6 layers of 12 heads as at 3."""
+    for depth in (3, 6):
+        config = dataclasses.replace(choices.PRESETS["default"], depth=depth)
+        cores = {}
+        for variant in choices.VARIANTS:
+            if variant.name in ("sweet", "half the ranks", "twice the ranks"):
+                asked = variants.pretraining(variants.Cell(config, (variant,), 0))
+                stack = shapes(LAYOUTS["unified"](), asked.model)
+                made = {g: constraint_of(asked.constraint).init(s, key=jr.key(0)) for g, s in stack.items()}
+                ((cores[variant.name]),) = (factors.template["core"].shape for factors in made.values())
+        for row, factor in (("half the ranks", 0.5), ("twice the ranks", 2)):
+            assert cores[row] == tuple(round(factor * n) for n in cores["sweet"])
 
 
 def test_mistakes():

@@ -164,9 +164,19 @@ def test_operations_and_their_kinds(line, kind):
 
 
 def test_a_step_by_kind_is_of_median_steps():
-    """Three steps of an operation that runs twice a step, the second disturbed; and one that was never seen."""
-    spent = breakdown.summed({"a": [1.0, 2.0, 9.0, 9.0, 2.0, 2.0], "b": []}, {"a": "products", "b": "norms"}, 3)
-    assert spent == dict.fromkeys(breakdown.KINDS, 0.0) | {"products": 4.0}
+    """Three turns, the second disturbed, one operation seen in but one of them; two of a kind add up."""
+    turns = [{"a": ("products", s), "b": ("products", 1.0), "c": ("norms", 2.0)} for s in (3.0, 9.0, 4.0)]
+    turns[1]["d"] = ("rest", 1.0)
+    spent = breakdown.summed(turns)
+    assert spent == dict.fromkeys(breakdown.KINDS, 0.0) | {"products": 5.0, "norms": 2.0}
+
+
+def test_a_step_at_any_width_is_the_mean_of_a_turn():
+    config = pretrain_step.Config(families=("tucker",), widths=(3, 6))
+    times = {"none": [4.0, 4.0], "tucker, sliced to 3 heads": [1.0, 2.0], "tucker, sliced to 6 heads": [3.0, 6.0]}
+    found = pretrain_step.with_means(times, config)
+    assert found == times | {"tucker, sliced widths": [2.0, 4.0]}
+    assert [*found][1] == "tucker, sliced widths"
 
 
 def test_products_are_a_linears():
