@@ -43,6 +43,7 @@ KINDS = (
     "norms",
     "copies and transposes",
     "loops' stores",
+    "expansion",
     "optimiser",
     "rest",
 )
@@ -56,6 +57,10 @@ def main(config: Config) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.environ["JAX_PLATFORMS"] = "cpu"
     extra.torch().set_num_threads(1)
+    import jax
+
+    # A program from the cache has the names of whoever compiled it, perhaps before a scope had its name.
+    jax.config.update("jax_enable_compilation_cache", False)
 
     from benchmarks.flops import matrix_rate
     from benchmarks.pretrain_step import SIZES
@@ -154,8 +159,10 @@ def kind_of(name: str, rest: str) -> str | None:
         return "loops' stores"  # of activations, for the backward pass; a loop's store begins as zeros
     if re.match(MOVES, name):
         return "copies and transposes"
+    if re.search(r"\bexpand\b", scope):
+        return "expansion"  # and its gradient
     if "jvp(" not in scope:
-        return "optimiser"  # and the expansion
+        return "optimiser"
     if opcode[1] == "dot" and "->" not in scope:
         return "products"  # the gradients of weights; attention's own products are written with arrows
     return next((kind for part, kind in SCOPES.items() if re.search(rf"\b{part}\b", scope)), "rest")
@@ -163,11 +170,13 @@ def kind_of(name: str, rest: str) -> str | None:
 
 def torch_tracer(config: Config, *, compiled: bool) -> Tracer:
     """Of PyTorch's step; of a compiled one, fused kernels are told by the operators in their names."""
+    import torch._inductor.config
     from torch.profiler import ProfilerActivity, profile
 
     from benchmarks.pretrain_step import SIZES
     from benchmarks.torch_mae import torch_step
 
+    torch._inductor.config.cpp.enable_kernel_profile = True  # else compiled kernels leave no events
     step = torch_step(*SIZES["small"], config.batch, "float32", compiled=compiled)
     step()  # which compiles
     kinds = {

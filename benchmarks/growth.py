@@ -5,7 +5,7 @@
 Everything else is ViT-B in small with its light decoder. All points of a panel are timed in turns. Counted are all products,
 attention's included, forward and backward; under Tucker also those that expand the weights, once a step, as XLA counts
 them. `tucker` multiplies its weights out and `tucker, factored` applies factor by factor, in a panel of their own over the
-ranks; a second table sets what is counted there against what it takes, which is what `constrained.WORTH` rests on.
+ranks; a second table sets what `--application auto` counts there against what it takes, which is what `constrained.WORTH` rests on.
 """
 
 import dataclasses
@@ -135,11 +135,13 @@ def counted(line: str, point: Point) -> int:
 
 
 def shares(point: Point) -> tuple[str, str]:
-    """FLOPs factored over FLOPs expanded: of the governed weights alone, and of the step."""
-    from benchmarks import flops
+    """FLOPs factored over FLOPs expanded: of the governed weights alone, as `auto` counts them, and of the step."""
+    from weight_templates.constrained import factored_share
 
-    factored, expanded = (flops.of_weights(*constrained(point), factored) for factored in (True, False))
-    return f"{factored / expanded:.2f}", f"{counted('tucker, factored', point) / counted('tucker', point):.2f}"
+    return (
+        f"{factored_share(*constrained(point)):.2f}",
+        f"{counted('tucker, factored', point) / counted('tucker', point):.2f}",
+    )
 
 
 def chosen(point: Point) -> str:

@@ -6,6 +6,7 @@ prints what XLA has planned for the compiled step, which is exact and the same a
 of arguments, results and temporaries together, what is donated counted once.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from typing import Any, Literal
@@ -25,6 +26,7 @@ class Config:
     """Of the forward and backward passes."""
 
 
+ALL_KEPT = "none, all kept"
 VIT, DECODER = ViTConfig(depth=12, head_dim=16), DecoderConfig()
 SLICED = ScalingOptions(coupled=True, execution="sliced", heads=(6,))
 
@@ -37,7 +39,7 @@ def main(config: Config) -> None:
     import jax
     import jax.random as jr
 
-    from benchmarks.steps import auto_encoder, begin
+    from benchmarks.steps import all_kept, auto_encoder, begin
     from weight_templates import scaling, trees
     from weight_templates.tasks import masked
 
@@ -47,11 +49,12 @@ def main(config: Config) -> None:
     )
     arms: tuple[tuple[str, Family, ScalingOptions, bool], ...] = (
         ("none", "none", ScalingOptions("off"), False),
+        (ALL_KEPT, "none", ScalingOptions("off"), False),
         ("tucker, full width", "tucker", ScalingOptions("off"), False),
         ("tucker, factored", "tucker", ScalingOptions("off"), True),
         ("tucker, masked widths", "tucker", ScalingOptions(), False),
         ("tucker, sliced to half the heads", "tucker", SLICED, False),
-        ("kronecker, full width", "kronecker", ScalingOptions("off"), False),
+        *((f"{f}, full width", f, ScalingOptions("off"), False) for f in ("linear", "kronecker", "svd")),
     )
     for batch, precision in itertools.product(config.batches, config.precisions):
         reference = None
@@ -61,7 +64,9 @@ def main(config: Config) -> None:
             prepare = scaling.preparation(scaled, VIT, family, precision, lambda c, f=factored: f)
             if scaled.execution == "sliced":
                 prepare = lambda params, key, to=precision: trees.cast(scaling.narrowed(params, 6, 6), to)  # noqa: E731
-            planned = make(prepare).lower(state, data, jr.key(0)).compile().memory_analysis()
+            with all_kept() if name == ALL_KEPT else contextlib.nullcontext():
+                lowered = make(prepare).lower(state, data, jr.key(0))
+            planned = lowered.compile().memory_analysis()
             temporaries, most = planned.temp_size_in_bytes, peak(planned)
             reference = reference or (temporaries, most)
             moments = sum(leaf.nbytes for leaf in jax.tree.leaves(state.optimizer) if eqx.is_array(leaf))

@@ -9,7 +9,7 @@ auto-encoder with fused attention (`scaled_dot_product_attention`), in the enhan
 biases, 2-D RoPE, the same sizes; compiled, where there is a compiler for C++. `none` and `torch` do the same arithmetic in
 float32; in bfloat16 PyTorch keeps more in float32 than we do. Families are at full width (`scaling.scope off`), with random
 widths under masks, and sliced to each of some coupled widths; `sliced widths` is the mean over these, what a step costs where
-they are drawn alike. See `benchmarks/README.md`.
+they are drawn alike. `none, all kept` computes nothing again in its backward pass. See `benchmarks/README.md`.
 
     python benchmarks/pretrain_step.py --preset paper --device gpu
 
@@ -29,7 +29,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from weight_templates import cli
 from weight_templates.config import DecoderConfig, Family, ScalingOptions, ViTConfig
@@ -77,6 +77,8 @@ def main(config: Config) -> None:
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
     vit, decoder = SIZES[config.preset]
+    if len({*config.widths}) < len(config.widths) or len({*config.families}) < len(config.families):
+        raise UserError("--widths or --families has a value twice; say it once.")
     if not all(1 <= n <= vit.heads for n in config.widths):
         raise UserError(f"--widths need to be between 1 and {vit.heads}, the heads of the network.")
     if config.device == "cpu":
@@ -88,20 +90,22 @@ def main(config: Config) -> None:
 
     from benchmarks import extra, flops
     from benchmarks.interleave import timing, turns
-    from benchmarks.steps import our_step
+    from benchmarks.steps import keeping_step, our_step
 
     torch = extra.torch()
 
     from benchmarks.torch_mae import torch_step
 
     on_gpu = config.device == "gpu"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if not on_gpu:
+        torch.set_num_threads(cores or 1)
     if on_gpu and not (jax.default_backend() == "gpu" and torch.cuda.is_available()):
         raise UserError(
             "--device gpu needs a GPU that both JAX and PyTorch see; install JAX with the extra cuda12 or cuda13 and PyTorch "
             "for CUDA, or say --device cpu."
         )
     jax.config.update("jax_enable_compilation_cache", False)  # what compiling costs is part of the result
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     place = jax.devices()[0].device_kind if on_gpu else f"{cores} core{'s' if cores != 1 else ''}, {platform.machine()}"
 
     print(
@@ -113,11 +117,13 @@ def main(config: Config) -> None:
     print("| batch | precision | step | ms | images/s | time / none (quartiles), fastest |\n|---|---|---|---|---|---|")
     reached, said = [], []
     for batch, precision in itertools.product(config.batches, config.precisions):
-        ours = functools.partial(our_step, vit=vit, decoder=decoder, batch=batch, precision=precision)
+        shape: dict[str, Any] = {"vit": vit, "decoder": decoder, "batch": batch, "precision": precision}
+        ours = functools.partial(our_step, **shape)
         theirs = functools.partial(torch_step, vit, decoder, batch, precision, device="cuda" if on_gpu else "cpu")
         full = ScalingOptions("off")
         makers: dict[str, Callable[[], Callable[[], None]]] = {
             "none": functools.partial(ours, "none"),
+            "none, all kept": functools.partial(keeping_step, "none", **shape),
         }
         for family in config.families:
             makers[f"{family}, full width"] = functools.partial(ours, family, scaled=full)
@@ -151,6 +157,8 @@ def main(config: Config) -> None:
                 reached.append(
                     f"| {batch} | {precision} | {name} | {'' if 'sliced' in name else share} | {held.get(name, '')} |"
                 )
+        against = (f"{timing(times['none'], times[name]).words} of `{name}`" for name in times if "torch" in name)
+        said.append(f"Batch {batch}, {precision}: `none` takes {', '.join(against)}.\n")
         for family in config.families:
             apart, together = (timings[f"{family}, {kind} widths"].seconds for kind in ("sliced", "masked"))
             compiling = statistics.mean(began[sliced_to(family, n)] for n in config.widths) - apart

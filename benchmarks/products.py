@@ -62,7 +62,12 @@ def main(config: Config) -> None:
         os.sched_setaffinity(0, cores[: config.cores])
     os.environ["JAX_PLATFORMS"] = "cpu"
     extra.torch().set_num_threads(config.cores)
-    print(f"{config.cores} core{'s' * (config.cores > 1)}:\n")
+    from benchmarks.flops import matrix_rate
+
+    rate = matrix_rate(1536, "float32") / 1e9
+    print(
+        f"{config.cores} core{'s' * (config.cores > 1)}, where a product of 1536 by 1536 reaches {rate:.0f} GFLOP/s:\n"
+    )
     print("| weight | product | GFLOPs | ours, GFLOP/s | torch, GFLOP/s | time / torch's (quartiles), fastest |")
     print("|---|---|---|---|---|---|")
     timed(config)

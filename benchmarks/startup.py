@@ -27,6 +27,7 @@ class Config:
 
 
 ROOT = Path(__file__).parents[1]
+IMPORT = "import jax"
 COMMAND = [sys.executable, str(ROOT / "experiments" / "pretrain.py")]
 
 
@@ -34,13 +35,14 @@ def main(config: Config) -> None:
     """Prints a table in Markdown."""
     if config.rounds < 2:
         raise UserError(f"--rounds {config.rounds} gives no spread; give at least 2.")
-    times: dict[str, list[float]] = {"--help": [], "first step, cold": [], "first step, warm": []}
+    times: dict[str, list[float]] = {IMPORT: [], "--help": [], "first step, cold": [], "first step, warm": []}
     for _ in range(config.rounds):
         with tempfile.TemporaryDirectory() as name:
             cache = fresh(name)
-            start = time.perf_counter()
-            subprocess.run([*COMMAND, "--help"], env=cache, stdout=subprocess.DEVNULL, check=True)
-            times["--help"].append(time.perf_counter() - start)
+            for what, command in ((IMPORT, [sys.executable, "-c", "import jax"]), ("--help", [*COMMAND, "--help"])):
+                start = time.perf_counter()
+                subprocess.run(command, env=cache, stdout=subprocess.DEVNULL, check=True)
+                times[what].append(time.perf_counter() - start)
             times["first step, cold"].append(first_step(Path(name) / "cold", cache))
             times["first step, warm"].append(first_step(Path(name) / "warm", cache))
     reference = times["first step, cold"]

@@ -1,7 +1,9 @@
 """Steps of ours, ready to be timed."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import equinox as eqx
 import jax
@@ -16,6 +18,7 @@ from weight_templates.constrained import factoring
 from weight_templates.constraints import FAMILIES, AbstractConstraint
 from weight_templates.layouts import LAYOUTS
 from weight_templates.models import MAE
+from weight_templates.models import vit as vit_module
 from weight_templates.tasks import masked
 
 
@@ -40,6 +43,21 @@ def our_step(
     """
     model = auto_encoder(family, vit, decoder, constraint)
     return _step(model, masked.trainable(model), family, batch, scaled, precision, application)
+
+
+@contextlib.contextmanager
+def all_kept() -> Iterator[None]:
+    """Steps that are traced meanwhile keep everything for their backward pass, and compute nothing again."""
+    with mock.patch.object(vit_module, "KEPT", jax.checkpoint_policies.everything_saveable):
+        yield
+
+
+def keeping_step(*args: Any, **words: Any) -> Callable[[], None]:
+    """`our_step`, already called once, which keeps everything for its backward pass."""
+    with all_kept():
+        step = our_step(*args, **words)
+        step()
+    return step
 
 
 def adaptation_step(

@@ -76,7 +76,7 @@ class MAE(nn.Module):
         patches = images.view(b, g, p, g, p, 3).transpose(2, 3).reshape(b, g * g, -1)
         order = torch.rand(b, g * g, device=images.device).argsort(1)
         seen = order[:, : int(g * g * (1 - self.dec.mask_ratio))]
-        tokens = torch.gather(self.embed(patches), 1, seen[..., None].expand(-1, -1, self.vit.channels))
+        tokens = self.embed(torch.gather(patches, 1, seen[..., None].expand(-1, -1, patches.shape[-1])))
         tokens = torch.cat([self.cls.expand(b, 1, -1), tokens], 1)
         turns = torch.cat([seen.new_zeros(b, 1), seen + 1], 1)
         cos, sin = (t[turns][:, None] for t in self.near)

@@ -22,7 +22,7 @@ from benchmarks import (
     products,
     startup,
 )
-from weight_templates.constrained import constrain
+from weight_templates.constrained import constrain, factored_share
 from weight_templates.counting import count_mae
 from weight_templates.layouts import LAYOUTS
 
@@ -51,6 +51,15 @@ def test_what_is_counted_follows_the_ranks():
     for line in ("tucker", "tucker, factored"):
         assert growth.counted(line, points[24]) < growth.counted(line, points[192]), line
     assert growth.chosen(points[24]) == "factored"
+
+
+@pytest.mark.parametrize("rank", [24, 96])
+@pytest.mark.parametrize("seen", [20, 1088])
+def test_what_auto_counts_is_what_xla_counts(rank, seen):
+    """Whatever pays: the expansion at few tokens, the products at many."""
+    network, _ = growth.constrained(growth.Point(64, ranks=(24, rank, rank)))
+    factored, expanded = (flops.of_weights(network, seen, factored) for factored in (True, False))
+    assert factored_share(network, seen) == pytest.approx(factored / expanded, rel=0.01)
 
 
 def test_a_quick_page_leaves_the_results_alone_and_names_its_commands(monkeypatch, tmp_path):
@@ -153,6 +162,10 @@ def test_torch_is_all_on_one_device():
         ),
         ('fusion.9 = f32[8,4]{0,1} fusion(a), metadata={op_name="jit(step)/adamw/mul"}', "optimiser"),
         ('fusion.7 = f32[8,4]{0,1} fusion(a), metadata={op_name="jit(step)/jvp(loss)/mul"}', "rest"),
+        (
+            'dot.2 = f32[8,4]{0,1} dot(a, b), metadata={op_name="jit(step)/transpose(jvp(expand))/dot_general"}',
+            "expansion",
+        ),
         ("ROOT call.1 = f32[8,4]{0,1} call(a), to_apply=other", None),
     ],
     ids=lambda x: x.split(" = ")[0] if x else "holds others",

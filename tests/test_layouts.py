@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import weight_templates as wt
 from weight_templates import trees
-from weight_templates.constrained import Widths, constrain, expand, factoring, is_cheaper_factored
+from weight_templates.constrained import WORTH, Widths, constrain, expand, factoring, is_cheaper_factored
 from weight_templates.errors import UserError
 from weight_templates.layouts import LAYOUTS, governed, shapes
 from weight_templates.models.mae import reconstruction_loss, with_encoder
@@ -210,11 +210,17 @@ def test_products_are_counted():
     assert enter.products == leave.products == layers * (width * 2 + 4 * 2 * 3 + 4 * 3 * width)
     assert is_cheaper_factored(made, 1000)
     assert not is_cheaper_factored(mae(PLAIN, key=jr.key(0)).encoder, 1000)  # ranks of a half
-    # ViT-B in small: so many tokens pay for the expansion, columns first, then rows, of 144 slices.
-    big = wt.ViTConfig(depth=12, head_dim=16, dress="plain")
-    network = eqx.filter_jit(constrain)(big, wt.Tucker(ranks=(24, 60, 60)), LAYOUTS["unified"](), key=jr.key(0))
-    applied, full, multiplied = 12 * (4 * 192 * 60 + 12 * 60 * 60 + 12 * 60 * 192), 144 * 192**2, 144 * 60 * 192 * 252
-    tokens = 0.4 * multiplied / (applied - 0.4 * full)
+    # ViT-B in small: so few tokens do not pay for the expansion, columns first, then rows, then 144 slices.
+    big, rank = wt.ViTConfig(depth=12, head_dim=16, dress="plain"), 80
+    network = eqx.filter_jit(constrain)(big, wt.Tucker(ranks=(24, rank, rank)), LAYOUTS["unified"](), key=jr.key(0))
+    applied, full = 12 * (4 * 192 * rank + 12 * rank**2 + 12 * rank * 192), 144 * 192**2
+    expanding = 24 * (192 * rank**2 + 192 * rank * 192 + 144 * 192**2)
+    assert network.constraint.multiplications(network.factors["all"], shapes(network.layout, big)["all"]) == (
+        expanding,
+        144 * 24 * rank**2,
+    )
+    tokens = (WORTH * expanding - 144 * 24 * rank**2) / (applied - WORTH * full)
+    assert tokens > 10
     assert is_cheaper_factored(network, int(tokens))
     assert not is_cheaper_factored(network, int(tokens) + 1)
     for family in ("none", "linear", "kronecker", "svd"):

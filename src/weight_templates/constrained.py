@@ -31,9 +31,9 @@ from .models import ViT
 from .nn import AbstractNorm
 
 
-WORTH = 0.4
-"""Products with factors are small and bound by memory: a step at 0.92 of the multiplications took 1.27 times as long on a
-CPU, one at 0.4 took 0.95; `benchmarks/growth.py` times both ways at several ranks."""
+WORTH = 0.6
+"""Share of the multiplications below which factors are applied: their products are small and bound by memory, so that a step
+takes as long both ways at a share well below one. `benchmarks/growth.py` times both ways at several ranks."""
 
 
 class Widths(NamedTuple):
@@ -73,6 +73,7 @@ def constrain(
     return Constrained(factors, _without_governed(ViT(config, key=vkey)), constraint, layout)
 
 
+@jax.named_scope("expand")
 def expand(
     constrained: Constrained, widths: Widths | None = None, scope: Scope = "submodel", factored: bool = False
 ) -> ViT:
@@ -121,29 +122,26 @@ def _has_cores(constrained: Constrained) -> bool:
 
 
 def is_cheaper_factored(constrained: Constrained, tokens: int) -> bool:
-    """Whether applying the factors to so many tokens takes at most WORTH times the multiplications of multiplying them
-    out first, and the result.
+    """Whether the factors are applied to so many tokens where `--application auto` decides: see `WORTH`."""
+    return _has_cores(constrained) and factored_share(constrained, tokens) < WORTH
 
-    Counted from shapes, the mixing of slices left out, which both need. False where the family has no such form.
+
+def factored_share(constrained: Constrained, tokens: int) -> float:
+    """Multiplications of applying the factors to so many tokens, over those of multiplying them out first and applying the
+    result; counted from shapes, for families whose weights have such factors.
 
     **Arguments:**
 
     - `tokens`: of a step on one device, over all its micro-batches, since weights are multiplied out once a step.
     """
-    if not _has_cores(constrained):
-        return False
     sizes = shapes(constrained.layout, constrained.config)
-
-    def apply(c: Constrained) -> tuple[Any, Any, Any]:
-        cores = [c.constraint.cores(factors, sizes[group]) for group, factors in c.factors.items()]
-        return cores, governed(expand(c, factored=True).blocks), governed(expand(c).blocks)
-
-    cores, lazy, full = eqx.filter_eval_shape(apply, constrained)
-    multiplied = 0
-    for core, row, col in cores:
-        (slices, r2, r3), (rows, _), (cols, _) = core.shape, row.shape, col.shape
-        multiplied += slices * min(r2 * cols * (r3 + rows), r3 * rows * (r2 + cols))
-    return sum(leaf.products for leaf in lazy) * tokens < WORTH * (trees.count(full) * tokens + multiplied)
+    lazy, full = eqx.filter_eval_shape(
+        lambda c: (governed(expand(c, factored=True).blocks), governed(expand(c).blocks)), constrained
+    )
+    once = [constrained.constraint.multiplications(f, sizes[group]) for group, f in constrained.factors.items()]
+    expanding, mixing = map(sum, zip(*once, strict=True))
+    factored = mixing + sum(leaf.products for leaf in lazy) * tokens
+    return factored / (expanding + trees.count(full) * tokens)
 
 
 def materialize(

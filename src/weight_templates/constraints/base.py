@@ -83,6 +83,10 @@ class AbstractConstraint(eqx.Module):
         (col, r3), the weights being `row core[slice] colᵀ`; None if the family has none."""
         return None
 
+    def multiplications(self, factors: Factors, shape: Shape) -> tuple[int, int]:
+        """How many `expand` takes, and how many `cores`; counted where there are cores, else 0."""
+        return 0, 0
+
     @abc.abstractmethod
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
         """The factors of a stack of `shape`, larger or smaller, whose slices are those of the given indices."""

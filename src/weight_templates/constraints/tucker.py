@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -50,6 +51,11 @@ class Tucker(AbstractConstraint):
         s = factors.scalers
         return _mode_product(factors.template["core"], s["slice"], 0), s["row"], s["col"]
 
+    def multiplications(self, factors: Factors, shape: Shape) -> tuple[int, int]:
+        ranks = factors.template["core"].shape
+        sizes = tuple(len(factors.scalers[name]) for name in ("slice", "row", "col"))
+        return multiplied(cheapest_order(ranks, sizes), ranks, sizes), multiplied((0,), ranks, sizes)
+
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
         s = factors.scalers
         rows, cols = cycle(s["row"], shape.rows, 0), cycle(s["col"], shape.cols, 0)
@@ -62,15 +68,16 @@ class Tucker(AbstractConstraint):
 
 def cheapest_order(ranks: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
     """The order of mode products, as axes, that expands a core of `ranks` to `sizes` with the fewest multiplications."""
+    return min(itertools.permutations(range(len(ranks))), key=lambda order: multiplied(order, ranks, sizes))
 
-    def cost(order: tuple[int, ...]) -> int:
-        now, total = list(ranks), 0
-        for axis in order:
-            total += sizes[axis] * int(np.prod(now))
-            now[axis] = sizes[axis]
-        return total
 
-    return min(itertools.permutations(range(len(ranks))), key=cost)
+def multiplied(order: tuple[int, ...], ranks: tuple[int, ...], sizes: tuple[int, ...]) -> int:
+    """Multiplications of mode products along these axes, in order."""
+    now, total = list(ranks), 0
+    for axis in order:
+        total += sizes[axis] * math.prod(now)
+        now[axis] = sizes[axis]
+    return total
 
 
 def _orthogonal(key: PRNGKeyArray, size: int, rank: int) -> Float[Array, "size rank"]:

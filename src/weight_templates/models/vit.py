@@ -159,6 +159,10 @@ def stack(depth: int, width: int, heads: int, head_dim: int, dress: Dress, *, ke
     return eqx.filter_vmap(lambda k: Block(width, heads, head_dim, dress, key=k))(jr.split(key, depth))
 
 
+KEPT = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+"""What a backward pass keeps of a block; the rest is computed again."""
+
+
 def run(
     blocks: Block,
     tokens: Float[Array, "token width"],
@@ -167,8 +171,8 @@ def run(
 ) -> Float[Array, "token width"]:
     """Applies stacked blocks one after the other, in a loop: compile time does not grow with their number.
 
-    The backward pass keeps the products alone, in the precision of the tokens, and computes what lies between them again: on
-    a GPU to save memory; on a CPU XLA does some of that early, so that less memory is saved, but no time is lost. There the
+    The backward pass keeps the products alone, in the precision of the tokens, and computes what lies between them again, to save
+    memory; what that costs in time, and saves, is a row `all kept` of `benchmarks/pretrain_step.py` and `memory.py`. On a CPU the
     loop is `unrolled`, too: what a loop stores for its backward pass, and passes that read a layer's bias out of a stack,
     cost more time than the longer compilation (`benchmarks/breakdown.py`).
     """
@@ -177,7 +181,7 @@ def run(
     def one(x: Float[Array, "token width"], layer: tuple[Block, Float[Array, "2"] | None]) -> tuple[Array, None]:
         return eqx.combine(layer[0], rest)(x, angles, layer[1]), None
 
-    kept = jax.checkpoint(one, policy=jax.checkpoint_policies.save_only_these_names(PRODUCT), prevent_cse=unrolled())
+    kept = jax.checkpoint(one, policy=KEPT, prevent_cse=unrolled())
     return jax.lax.scan(kept, tokens, (arrays, gates), unroll=unrolled())[0]
 
 

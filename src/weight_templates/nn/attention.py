@@ -50,7 +50,9 @@ def attend(
     """Softmax attention, exponents and sums in float32.
 
     The same as `jax.nn.dot_product_attention`, but divides the mixed values and not the weights, so that the gradient of
-    the division needs no pass over all pairs of tokens: on a CPU that pass took a twentieth of a step.
+    the division needs no pass over all pairs of tokens. That function's fused kernels are for GPUs alone, in half
+    precision, and have not been tried here; of a step whose encoder sees a quarter of the patches attention is a small part
+    (`benchmarks/breakdown.py`).
     """
     summed = jnp.promote_types(q.dtype, jnp.float32)
     logits = jnp.einsum("thc,khc->htk", q, k, preferred_element_type=summed) * q.shape[-1] ** -0.5

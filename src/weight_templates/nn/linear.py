@@ -51,7 +51,7 @@ def narrow(
 ) -> Float[Array, "token width"]:
     """From all rows of a stack of matrices back to the residual stream: `x W`."""
     if not isinstance(weight, Factored):
-        # Transposed once, and not inside the products: XLA would take half as long again for the weight's gradient on a CPU.
+        # Transposed once, and not inside the products, where XLA's gradient of the weight would be slower on a CPU.
         return project(x, lax.optimization_barrier(weight.reshape(-1, weight.shape[-1]).T))
     slices, _, r3 = weight.core.shape
     (row,) = weight.row
