@@ -25,7 +25,7 @@ VARIANTS = (
 )
 PRESETS = {"default": Config(sizes=("L3H3", "L3H4", "L3H5"))}
 jobs = partial(variants.jobs, "architecture", VARIANTS)
-collect = partial(variants.collect, "architecture", PRESETS["default"])
+collect = partial(variants.collect, "architecture", VARIANTS, PRESETS["default"])
 
 
 if __name__ == "__main__":

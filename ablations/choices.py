@@ -53,7 +53,7 @@ VARIANTS = (
 )
 PRESETS = {"default": Config(sizes=("L12H12", "L3H5", "L6H6", "L12H3"))}
 jobs = partial(variants.jobs, "choices", VARIANTS)
-collect = partial(variants.collect, "choices", PRESETS["default"])
+collect = partial(variants.collect, "choices", VARIANTS, PRESETS["default"])
 
 
 if __name__ == "__main__":

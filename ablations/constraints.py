@@ -27,7 +27,7 @@ VARIANTS = (
 )
 PRESETS = {"default": Config(sizes=("L3H5", "L4H4", "L5H3"))}
 jobs = partial(variants.jobs, "constraints", VARIANTS)
-collect = partial(variants.collect, "constraints", PRESETS["default"])
+collect = partial(variants.collect, "constraints", VARIANTS, PRESETS["default"])
 
 
 if __name__ == "__main__":

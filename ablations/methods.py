@@ -24,7 +24,7 @@ import tyro
 from figures import methods as figures
 from figures.records import keep
 
-from ablations.sizes import (
+from ablations.protocol import (
     Protocol,
     adaptation,
     called,

@@ -24,7 +24,7 @@ import tyro
 from figures import pretraining as figures
 from figures.records import keep
 
-from ablations.sizes import called, check_distinct, check_positive, extent, flags
+from ablations.protocol import called, check_distinct, check_positive, extent, flags
 from experiments import pretrain
 from weight_templates import cli, launch
 from weight_templates.config import ConstraintOptions, DataOptions, Family, RunOptions

@@ -3,7 +3,7 @@ and fine-tuned alike. Each ablation is a file that names its variants; this is n
 
 Pre-training is `experiments/pretrain.py --preset small` with widths 3, 6, 9, 12 computed sliced; a size is initialised by
 `experiments/adapt.py` (or, where a variant says so, zero-shot or by weight selection), and `experiments/finetune.py` does
-the rest, with the protocol of `ablations/sizes.py`. One job a seed and pre-training.
+the rest, with the protocol of `ablations/protocol.py`. One job a seed and pre-training.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import tyro
 from figures import variants as figures
 from figures.records import keep
 
-from ablations.sizes import (
+from ablations.protocol import (
     Protocol,
     adaptation,
     called,
@@ -207,7 +207,7 @@ def cost(cell: Cell) -> float:
     return pretrain.cost(pretraining(cell)) + len(cell.variants) * tuning
 
 
-def collect(ablation: str, default: Config, config: Config, jobs: list[Job]) -> None:
+def collect(ablation: str, variants: tuple[Variant, ...], default: Config, config: Config, jobs: list[Job]) -> None:
     """Writes records and page of what is done."""
     words = called(config.data) + flags(
         config, default, (f.name for f in dataclasses.fields(config) if f.name not in ("data", "protocol", "root"))
@@ -216,6 +216,7 @@ def collect(ablation: str, default: Config, config: Config, jobs: list[Job]) -> 
     about = {
         "command": f"python ablations/{ablation}.py {words}",
         "data": called(config.data),
+        "rows": [variant.name for variant in variants],
         "model": dataclasses.asdict(pretraining(Cell(config, (Variant("base"),), 0)).model),
         "pretraining": {
             "steps": config.pretraining_steps,

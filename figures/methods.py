@@ -116,18 +116,24 @@ def trained(about: dict[str, Any], methods: set[str]) -> str:
 
 def costs(runs: Any) -> list[str]:
     """What each method took from its source, and what that cost."""
-    lines = ["| method | takes | source, FLOPs | each size, FLOPs | numbers taken |", "|---|---|---|---|---|"]
+    sizes = runs["size"].nunique()
+    lines = [
+        f"| method | takes | source, FLOPs | each size, FLOPs | source and {sizes} size{'s' * (sizes > 1)}, FLOPs | numbers taken |",
+        "|---|---|---|---|---|---|",
+    ]
     for method, takes in METHODS.items():
         if some := [cost for arm, cost in zip(runs["arm"], runs["cost"], strict=True) if arm == method]:
             source = some[0]["source_flops"]
             numbers = sorted({cost["transferred"] for cost in some})
             span = f"{numbers[0]:,}" + (f" to {numbers[-1]:,}" if len(numbers) > 1 else "")
             each = np.mean([cost["size_flops"] for cost in some])
+            together = None if source is None else source + sizes * each
             cells = [
                 method,
                 takes,
                 "unknown" if source is None else f"{source:.2g}" if source else "–",
                 f"{each:.2g}" if each else "–",
+                "unknown" if together is None else f"{together:.2g}" if together else "–",
                 span,
             ]
             lines.append("| " + " | ".join(cells) + " |")

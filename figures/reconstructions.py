@@ -9,8 +9,8 @@ from figures.records import save
 
 
 CAPTION = (
-    "Images, the patches of them that are visible, and what the adapted auto-encoders of several sizes make of it; above "
-    "them the loss. Hidden patches are put back at their own mean and deviation where the networks were "
+    "Images of the set of pre-training, most of which the bank has seen, the patches of them that are visible, and what the "
+    "adapted auto-encoders of several sizes make of it; above them the loss over these images alone. Hidden patches are put back at their own mean and deviation where the networks were "
     "trained on normalised pixels, as by default, since they do not predict these."
 )
 

@@ -54,7 +54,7 @@ IDENTITY = ("data", "arm", "depth", "heads", "seed", "image", "patch", "epochs")
 def keep(ablation: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     """Writes records, from which their page can be made again at any time.
 
-    Those of the same protocol, all that `about` says but for the command and the seeds, are merged: a new record takes the
+    Those of the same protocol, all that `about` says but for the command, the seeds and the order of rows, are merged: a new record takes the
     place of an old one of the same `IDENTITY`, and the others stay. Where a file of another protocol has the name already,
     or one with other data of the same name, that stays as it is, and these go to one with digits after its name.
 
@@ -80,7 +80,7 @@ def keep(ablation: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> st
 
 def protocol(tree: dict[str, Any]) -> dict[str, Any]:
     """What records of a file have in common."""
-    return {key: value for key, value in tree["about"].items() if key not in ("command", "seeds")}
+    return {key: value for key, value in tree["about"].items() if key not in ("command", "seeds", "rows")}
 
 
 def extents(tree: dict[str, Any]) -> dict[str, list[int]]:

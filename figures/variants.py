@@ -32,7 +32,10 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     ablation = records.subject(name)
     model, before = about["model"], about["pretraining"]
     printed = paper.ABLATIONS.get(ablation, {})
-    table = beside.table(runs, list(dict.fromkeys([*runs["arm"], *printed])), "size", printed)
+    order = list(dict.fromkeys([*about.get("rows", []), *runs["arm"], *printed]))
+    present = [row for row in order if row in {*runs["arm"], *printed}]
+    runs = runs.sort_values("arm", key=lambda arms: arms.map(order.index), kind="stable")
+    table = beside.table(runs, present, "size", printed)
     return [
         f"# {records.title(TITLES, name)}",
         "",

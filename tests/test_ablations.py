@@ -11,7 +11,7 @@ from figures import variants as pages
 from PIL import Image
 
 from ablations import architecture, choices, constraints, methods, pretraining, sizes, variants
-from ablations.sizes import Protocol
+from ablations.protocol import Protocol, check_images, check_tuning
 from experiments import pretrain
 from weight_templates import launch
 from weight_templates.config import ScalingOptions, ViTConfig
@@ -247,14 +247,14 @@ def test_batches_that_the_images_do_not_fill_are_refused_before_anything_runs(tm
         for number in range(10):
             (tmp_path / "few" / label / f"{number}.jpg").write_bytes(jpeg(rng))
     few = str(tmp_path / "few")
-    sizes.check_images(few, 19)
-    sizes.check_images(few, 18, labelled=True)
-    sizes.check_tuning(Protocol(batch=9, count=10), few)
+    check_images(few, 19)
+    check_images(few, 18, labelled=True)
+    check_tuning(Protocol(batch=9, count=10), few)
     for check, says in (
-        (lambda: sizes.check_images(few, 20), "19 training images .* give more images"),
-        (lambda: sizes.check_images(few, 19, labelled=True), "18 training images"),
-        (lambda: sizes.check_tuning(Protocol(batch=10, count=10), few), "choose --batch 9 or less"),
-        (lambda: sizes.check_images(str(tmp_path / "few" / "a"), labelled=True), "no labels"),
+        (lambda: check_images(few, 20), "19 training images .* give more images"),
+        (lambda: check_images(few, 19, labelled=True), "18 training images"),
+        (lambda: check_tuning(Protocol(batch=10, count=10), few), "choose --batch 9 or less"),
+        (lambda: check_images(str(tmp_path / "few" / "a"), labelled=True), "no labels"),
     ):
         with pytest.raises(UserError, match=says):
             check()

@@ -317,12 +317,13 @@ def test_the_grid_of_sizes_is_tabulated(tmp_path, bank, monkeypatch):
     from figures import records
 
     from ablations import sizes
+    from ablations.protocol import Protocol
 
     monkeypatch.setattr(records, "RECORDS", tmp_path)
     monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
     launch.sweep(sizes, sizes.Config(
         bank=str(bank), data=("synthetic",), depths=(1,), heads=(2,),
-        protocol=sizes.Protocol(count=60, epochs=2, batch=8), adapt="synthetic", adapt_steps=2, root=str(tmp_path),
+        protocol=Protocol(count=60, epochs=2, batch=8), adapt="synthetic", adapt_steps=2, root=str(tmp_path),
     ))  # fmt: skip
     page = (tmp_path / "docs" / "sizes.md").read_text()
     assert "--adapt synthetic --adapt-steps 2 --depths 1 --heads 2 --count 60 --epochs 2" in page

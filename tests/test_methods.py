@@ -22,7 +22,8 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
     from figures import methods as figures
     from figures import records
 
-    from ablations import methods, sizes
+    from ablations import methods
+    from ablations.protocol import Protocol
 
     monkeypatch.setattr(records, "RECORDS", tmp_path)
     monkeypatch.setattr(records, "RESULTS", tmp_path / "docs")
@@ -40,7 +41,7 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
             pretraining="synthetic",
             methods=("weight-selection", "sweet"),
             sizes=("L1H2", "L2H1"),
-            protocol=sizes.Protocol(count=60, epochs=1, batch=8, head="new"),
+            protocol=Protocol(count=60, epochs=1, batch=8, head="new"),
             root=str(tmp_path),
         ),
     )
@@ -72,7 +73,7 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
 
 def test_each_network_gets_its_best_rate(monkeypatch, tmp_path):
     """By held-out accuracy, though another is better on the test images; probes have a rate of their own."""
-    from ablations import sizes
+    from ablations.protocol import Protocol, tuned
 
     scores, asked = {0.1: (0.5, 0.9), 0.2: (0.7, 0.6), 0.3: (0.7, 0.8)}, []
 
@@ -87,12 +88,12 @@ def test_each_network_gets_its_best_rate(monkeypatch, tmp_path):
         return run / "model.safetensors"
 
     monkeypatch.setattr(finetune, "main", tune)
-    protocol = sizes.Protocol(base_lr=(0.1, 0.2, 0.3))
-    best = sizes.tuned(protocol, "scratch", "full", "synthetic", PLAIN, 0, "runs")
+    protocol = Protocol(base_lr=(0.1, 0.2, 0.3))
+    best = tuned(protocol, "scratch", "full", "synthetic", PLAIN, 0, "runs")
     assert best == tmp_path / "full-0.2"
-    sizes.tuned(protocol, "scratch", "probe", "synthetic", PLAIN, 0, "runs")
+    tuned(protocol, "scratch", "probe", "synthetic", PLAIN, 0, "runs")
     assert asked == [("full", 0.1), ("full", 0.2), ("full", 0.3), ("probe", finetune.PROBE.base_lr)]
-    assert protocol.flops(PLAIN) == pytest.approx(3 * sizes.Protocol(base_lr=(0.1,)).flops(PLAIN))
+    assert protocol.flops(PLAIN) == pytest.approx(3 * Protocol(base_lr=(0.1,)).flops(PLAIN))
 
 
 def test_downstream_sets_are_columns(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ from .models import ViT
 from .nn import AbstractNorm
 
 
-WORTH = 0.6
+WORTH = 0.5
 """Share of the multiplications below which factors are applied: their products are small and bound by memory, so that a step
 takes as long both ways at a share well below one. `benchmarks/growth.py` times both ways at several ranks."""
 
