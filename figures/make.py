@@ -92,15 +92,15 @@ def report() -> str:
     pages = [path for name in names() if (path := records.RESULTS / f"{name}.md").exists()]
     pages += sorted(path for path in records.RESULTS.glob("*.md") if path not in pages)
     pages = [path for path in [FINDINGS] if path.exists()] + pages
-    body = MarkdownIt().enable("table").render("\n\n".join(path.read_text() for path in pages))
+    bodies = [MarkdownIt().enable("table").render(path.read_text()) for path in pages]
+    titles = [found[1] if (found := re.search(r"<h1>(.*?)</h1>", one)) else "" for one in bodies]
+    body = "".join(one.replace("<h1>", f'<h1 id="{number}">', 1) for number, one in enumerate(bodies))
     for number, path in enumerate(pages):  # links from page to page
         body = re.sub(rf'href="(results/)?{re.escape(path.name)}"', f'href="#{number}"', body)
     body = re.sub(
         r'<img src="([^"]+)"', lambda found: f'<img src="{embedded(records.RESULTS / unquote(found[1]))}"', body
     )
     method = embedded(ROOT / "docs" / "overview.png")
-    titles = [page.read_text().splitlines()[0].lstrip("# ") for page in pages]
-    body = re.sub(r"<h1>(.*?)</h1>", lambda found: f'<h1 id="{titles.index(found[1])}">{found[1]}</h1>', body)
     links = "".join(f'<li><a href="#{number}">{title}</a></li>' for number, title in enumerate(titles))
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>weight-templates: results</title><style>{STYLE}'

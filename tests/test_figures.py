@@ -210,14 +210,14 @@ def test_what_was_launched_is_collected_and_reported(tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(make, "FINDINGS", tmp_path / "findings.md")
     (tmp_path / "findings.md").write_text("# What they say\n\n[extra](results/extra.md), [other](other.md)\n")
-    (tmp_path / "docs" / "extra.md").write_text("# Extra\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n![p](p.png)\n")
+    (tmp_path / "docs" / "extra.md").write_text("# Extra & more\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n![p](p.png)\n")
     Image.new("RGB", (4, 4)).save(tmp_path / "docs" / "p.png")
     make.main(make.Config(str(tmp_path), str(tmp_path / "report.html")))
     assert [cell["number"] for cell in json.loads((tmp_path / "collected.json").read_text())] == [0, 2]
     page = (tmp_path / "report.html").read_text()
     assert "<td>2</td>" in page
-    assert '<a href="#0">What they say</a></li><li><a href="#1">Extra</a>' in page
-    assert '<h1 id="1">Extra</h1>' in page
+    assert '<a href="#0">What they say</a></li><li><a href="#1">Extra &amp; more</a>' in page
+    assert '<h1 id="1">Extra &amp; more</h1>' in page
     assert '<a href="#1">extra</a>, <a href="other.md">other</a>' in page
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]+)"', page))
     assert len(re.findall(r"<img", page)) == 2

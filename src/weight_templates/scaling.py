@@ -26,8 +26,9 @@ Factoring = Callable[[Constrained], bool]
 
 
 USES = 200
-"""Steps for each program from which sliced execution is taken to pay for compiling it: some times what
-`benchmarks/pretrain_step.py` finds on a CPU, and not measured on a GPU."""
+"""Steps for each program from which sliced execution is taken to pay for compiling it: twice and more what
+`docs/results/pretrain-step.md` finds on a CPU for widths that rows and columns share. Apart, they have as many programs as
+there are pairs, and pay later. Not measured on a GPU."""
 
 
 def settled(options: ScalingOptions, config: ViTConfig, family: str, steps: int) -> ScalingOptions:
