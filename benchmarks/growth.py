@@ -153,6 +153,15 @@ def chosen(point: Point) -> str:
     return "factored" if eqx.filter_eval_shape(is_cheaper_factored, *constrained(point)) else "expanded"
 
 
+def told(points: list[int]) -> list[str]:
+    """Labels of points on a logarithmic axis: of those that stand too close to the one before, none."""
+    labels, last = [], 0.0
+    for n in points:
+        labels.append(str(n) if n > 1.3 * last else "")
+        last = n if labels[-1] else last
+    return labels
+
+
 def draw(rows: list[dict[str, object]], path: str) -> None:
     """The curves on logarithmic axes; dotted: what the FLOPs alone would give, from the first point on."""
     import matplotlib as mpl
@@ -170,7 +179,7 @@ def draw(rows: list[dict[str, object]], path: str) -> None:
             for _, own in some.groupby("step"):
                 axes.plot(own["n"], own["flops"] * own["ms"].iloc[0] / own["flops"].iloc[0], ":", color="0.5", lw=1)
             axes.set(xscale="log", yscale="log", xlabel=what, ylabel="ms a step")
-            axes.set_xticks(some["n"].unique(), map(str, some["n"].unique()), minor=False)
+            axes.set_xticks(own := sorted(some["n"].unique()), told(own), minor=False)
             axes.minorticks_off()
         sns.despine(figure)
         figure.savefig(path, dpi=160, metadata={"Software": None})

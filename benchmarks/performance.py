@@ -53,7 +53,7 @@ def main(config: Config) -> None:
         f"Made by `python benchmarks/performance.py{' --quick' * config.quick}` (see `benchmarks/README.md` for what each "
         f"number means); nothing here is typed by hand. {platform.machine()}, {os.cpu_count()} cores, {device}, "
         f"JAX {importlib.metadata.version('jax')}, Python {platform.python_version()}. The step against PyTorch: "
-        "[pretrain-step.md](pretrain-step.md); sizes from a bank: [initialize.md](initialize.md).",
+        "[pretrain-step.md](pretrain-step.md), and [in bfloat16](pretrain-step-bfloat16.md); sizes from a bank: [initialize.md](initialize.md).",
     ]
     for title, (name, quick) in PARTS.items():
         cli.say(title)

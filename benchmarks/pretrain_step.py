@@ -1,13 +1,15 @@
 """A step of pre-training: our families, and a PyTorch auto-encoder of the same shape, in turns in one process.
 
     pip install -e '.[bench]'
-    python benchmarks/pretrain_step.py > docs/results/pretrain-step.md
+    python benchmarks/pretrain_step.py --precisions float32 --families tucker linear kronecker svd --rounds 7
+    python benchmarks/pretrain_step.py --precisions bfloat16 --batches 64 --rounds 7
 
-prints milliseconds and ratios to our own `none` in the same precision, with the quartiles over the turns and the ratio of
-the fastest ones. A step is forward, backward and AdamW on images that are already in memory. `torch` is a plain masked
-auto-encoder with fused attention (`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with
-biases, 2-D RoPE, the same sizes; compiled, where there is a compiler for C++. `none` and `torch` do the same arithmetic in
-float32; in bfloat16 PyTorch keeps more in float32 than we do. Families are at full width (`scaling.scope off`), with random
+print what is in `docs/results/pretrain-step.md` and `pretrain-step-bfloat16.md`: milliseconds and ratios to our own `none` in the
+same precision, with the quartiles over the turns and the ratio of the fastest ones. A step is forward, backward and AdamW on
+images that are already in memory. `torch` is a plain masked auto-encoder with fused attention
+(`scaled_dot_product_attention`), in the enhanced dress as ours: RMSNorm, SwiGLU with biases, 2-D RoPE, the same sizes;
+compiled, where there is a compiler for C++. `none` and `torch` do the same products in float32; in bfloat16 PyTorch keeps more
+in float32 than we do. Families are at full width (`scaling.scope off`), with random
 widths under masks, and sliced to each of some coupled widths; `sliced widths` is the mean over these, what a step costs where
 they are drawn alike. `none, all kept` computes nothing again in its backward pass. See `benchmarks/README.md`.
 
@@ -109,7 +111,7 @@ def main(config: Config) -> None:
     place = jax.devices()[0].device_kind if on_gpu else f"{cores} core{'s' if cores != 1 else ''}, {platform.machine()}"
 
     print(
-        f"# A step of pre-training, against PyTorch\n\nMade by `python {' '.join(sys.argv)}` "
+        f"# A step of pre-training, against PyTorch, in {' and '.join(config.precisions)}\n\nMade by `python {' '.join(sys.argv)}` "
         f"(see that file and `benchmarks/README.md`): {vit.depth} layers of width {vit.channels}, {vit.heads} heads, "
         f"{vit.image} px in patches of {vit.patch}, decoder {decoder.depth} x {decoder.width}. JAX {jax.__version__}, PyTorch "
         f"{torch.__version__}, {place}.\n"
