@@ -45,7 +45,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Collects records, writes pages, figures and the report."""
+    """Collects records, writes pages, figures, the README's table and the report."""
     root = expanded(config.root)
     for path in sorted(root.glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
         try:
@@ -57,6 +57,9 @@ def main(config: Config) -> None:
         PAGES[records.subject(name)](name)
         cli.say(f"page             {records.RESULTS / name}.md")
     overview.main()
+    readme, page = records.RESULTS.parents[1] / "README.md", records.RESULTS / "methods.md"
+    if readme.exists() and page.exists():
+        readme.write_text(quoted(readme.read_text(), page.read_text()))
     Path(config.report).write_text(report())
     cli.say(f"report           {config.report}")
 
@@ -79,6 +82,17 @@ def collect(sweep: dict[str, Any], root: Path) -> int:
     if done := [job for job in module.jobs(config) if job.result is not None]:
         module.collect(config, done)
     return len(done)
+
+
+BEGIN, END = "<!-- from docs/results/methods.md, by figures/make.py -->", "<!-- end -->"
+
+
+def quoted(readme: str, page: str) -> str:
+    """A text with the first table of a page between its two markers."""
+    table = re.search(r"(?m)^\|.*(?:\n\|.*)*", page)
+    before, _, rest = readme.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table[0]}\n{END}{after}" if table and found else readme
 
 
 FINDINGS = ROOT / "docs" / "findings.md"

@@ -223,6 +223,15 @@ def test_what_was_launched_is_collected_and_reported(tmp_path, monkeypatch):
     assert len(re.findall(r"<img", page)) == 2
 
 
+def test_the_readme_quotes_the_page_of_table_1():
+    readme, page = (make.ROOT / "README.md").read_text(), (records.ROOT / "docs/results/methods.md").read_text()
+    assert make.quoted(readme, page) == readme
+    assert make.quoted(f"a\n{make.BEGIN}\nold\n{make.END}\nb", "x\n\n| 1 |\n| 2 |\n\n| 3 |\n") == (
+        f"a\n{make.BEGIN}\n| 1 |\n| 2 |\n{make.END}\nb"
+    )
+    assert make.quoted("no markers", "| 1 |\n") == "no markers"
+
+
 def test_the_papers_numbers_have_its_averages():
     """As Tables 1, 2 and 3 print them, in their order: a wrong digit would show."""
     order = ("weight-selection", "dmae", "isomorphic-pruning", "wave", "sweet-adapted")
