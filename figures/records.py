@@ -134,7 +134,7 @@ def slug(text: str) -> str:
 
 
 def write(name: str, lines: list[str]) -> None:
-    """Writes a page in Markdown, and its tables in LaTeX (package booktabs)."""
+    """Writes a page in Markdown, and its tables in LaTeX (packages booktabs, and adjustbox for those wider than a line)."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
     (RESULTS / f"{name}.tex").write_text(latex(lines))
@@ -149,22 +149,25 @@ def save(figure: "Figure", name: str) -> None:
 
 def latex(lines: list[str]) -> str:
     """The tables among the lines of a page in Markdown, in LaTeX."""
-    text, title, table = [], "", list[list[str]]()
+    text, title, before, table = [], "", "", list[list[str]]()
     for line in [*lines, ""]:
         if line.startswith("#"):
-            title = line.lstrip("# ")
+            title, before = line.lstrip("# "), ""
+        elif line and line[0] not in "|!":
+            before = f": {line.partition('. ')[0].rstrip('.:')}"  # a sentence that tells the tables of a section apart
         if line.startswith("|"):
             table.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
         elif table:
             head, _, *rows = table
             text += [
-                f"% {title}",
+                f"% {title}{before}",
+                "\\begin{adjustbox}{max width=\\linewidth}",
                 f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
                 "\\toprule",
                 _row(head),
                 "\\midrule",
             ]
-            text += [*map(_row, rows), "\\bottomrule", "\\end{tabular}", ""]
+            text += [*map(_row, rows), "\\bottomrule", "\\end{tabular}", "\\end{adjustbox}", ""]
             table = []
     return "\n".join(text)
 

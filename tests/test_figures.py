@@ -154,10 +154,22 @@ def test_probes_are_the_start_of_their_curves():
 
 
 def test_latex_by_hand():
-    lines = ["# Families", "", "| a | b_1 |", "|---|---|", "| x & y | 1.0 ± 0.2 \\| 50 % |", "", "text"]
+    lines = [
+        "# Families",
+        "",
+        "Made by hand.",
+        "",
+        "Of two rows. Others are none.",
+        "",
+        "| a | b_1 |",
+        "|---|---|",
+        "| x & y | 1.0 ± 0.2 \\| 50 % |",
+        "",
+        "text",
+    ]
     assert records.latex(lines) == (
-        "% Families\n\\begin{tabular}{lr}\n\\toprule\na & b\\_1 \\\\\n\\midrule\n"
-        "x \\& y & 1.0 $\\pm$ 0.2 $|$ 50 \\% \\\\\n\\bottomrule\n\\end{tabular}\n"
+        "% Families: Of two rows\n\\begin{adjustbox}{max width=\\linewidth}\n\\begin{tabular}{lr}\n\\toprule\na & b\\_1 \\\\\n\\midrule\n"
+        "x \\& y & 1.0 $\\pm$ 0.2 $|$ 50 \\% \\\\\n\\bottomrule\n\\end{tabular}\n\\end{adjustbox}\n"
     )
 
 
