@@ -134,15 +134,20 @@ def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) 
 
 
 def drawn(bank: str, data: str, heads: int) -> dict[str, Any]:
-    """What an adapted auto-encoder makes of some images, for a record: the loss and, side by side in a PNG, images, what is
-    visible of them, and reconstructions."""
-    import numpy as np
+    """What an adapted auto-encoder makes of images that it was not trained on, where `data` has a split of such, for a record:
+    that split, the loss over 64 images, and of four of them, side by side in a PNG, the image, what is visible of it, and the
+    reconstruction."""
     from PIL import Image
 
-    columns, losses = reconstruct.made(reconstruct.Config((bank,), DataOptions(data, count=64), (heads,), images=4))
+    from weight_templates.data import test_split
+
+    options = DataOptions(data, count=64)
+    split = test_split(options, 32, 0) or options.split
+    asked = reconstruct.Config((bank,), dataclasses.replace(options, split=split), (heads,), images=64)
+    columns, losses = reconstruct.made(asked)
     file = io.BytesIO()
-    Image.fromarray(np.hstack([np.vstack([*pictures]) for pictures in columns.values()])).save(file, "png")
-    return {"loss": next(iter(losses.values())), "png": base64.b64encode(file.getvalue()).decode()}
+    Image.fromarray(np.hstack([np.vstack([*pictures][:4]) for pictures in columns.values()])).save(file, "png")
+    return {"split": split, "loss": next(iter(losses.values())), "png": base64.b64encode(file.getvalue()).decode()}
 
 
 def called(data: str) -> str:

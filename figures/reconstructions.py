@@ -9,8 +9,8 @@ from figures.records import save
 
 
 CAPTION = (
-    "Images of the set of pre-training, most of which the bank has seen, the patches of them that are visible, and what the "
-    "adapted auto-encoders of several sizes make of it; above them the loss over these images alone. Hidden patches are put back at their own mean and deviation where the networks were "
+    "Images of the set of pre-training, {whose}, the patches of them that are visible, and what the adapted auto-encoders of several "
+    "sizes make of it; above them the loss over 64 such images. Hidden patches are put back at their own mean and deviation where the networks were "
     "trained on normalised pixels, as by default, since they do not predict these."
 )
 
@@ -28,7 +28,11 @@ def drawn(runs: Any) -> list[dict[str, Any]]:
 
 def words(runs: Any, name: str) -> list[str]:
     """What a page says of the figure, if there is one."""
-    return ["", f"![reconstructions across sizes]({name}-reconstructions.png)", "", CAPTION] if drawn(runs) else []
+    if not (some := drawn(runs)):
+        return []
+    splits = sorted({run["pictures"].get("split", "train") for run in some})
+    whose = "most of which the bank has seen" if "train" in splits else f"its split {' and '.join(splits)}"
+    return ["", f"![reconstructions across sizes]({name}-reconstructions.png)", "", CAPTION.format(whose=whose)]
 
 
 def draw(runs: Any, name: str) -> None:

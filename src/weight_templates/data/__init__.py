@@ -17,7 +17,7 @@ from .feed import (
 )
 from .sources import CorruptImage, Encoded, Source, open_source
 from .synthetic import Scene, Synthetic
-from .views import Views, labels_of, test_source, views_of
+from .views import Views, labels_of, test_source, test_split, views_of
 
 
 __all__ = [
@@ -47,5 +47,6 @@ __all__ = [
     "open_source",
     "split",
     "test_source",
+    "test_split",
     "views_of",
 ]

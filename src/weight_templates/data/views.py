@@ -1,6 +1,7 @@
 """Images to be judged by: under the evaluation transform, in order, with their classes."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
@@ -98,12 +99,15 @@ def test_source(options: DataOptions, split: str | None, size: int, seed: int) -
 
     **Returns:** None if the source has no such split. Raises UserError if `split` is given and there is none.
     """
-    if split is not None:
-        return open_source(dataclasses.replace(options, split=split), size, seed)
+    found = split or test_split(options, size, seed)
+    return found and open_source(dataclasses.replace(options, split=found), size, seed)
+
+
+def test_split(options: DataOptions, size: int, seed: int) -> str | None:
+    """The first of `TEST_SPLITS` that a source has, other than the one of `options`; None if it has none."""
     for name in TEST_SPLITS:
         if name != options.split:
-            try:
-                return open_source(dataclasses.replace(options, split=name), size, seed)
-            except UserError:
-                continue
+            with contextlib.suppress(UserError):
+                open_source(dataclasses.replace(options, split=name), size, seed)
+                return name
     return None
