@@ -51,6 +51,7 @@ def test_what_is_counted_follows_the_ranks():
     for line in ("tucker", "tucker, factored"):
         assert growth.counted(line, points[24]) < growth.counted(line, points[192]), line
     assert growth.chosen(points[24]) == "factored"
+    assert growth.told([24, 48, 64, 80, 96, 192]) == ["24", "48", "64", "", "96", "192"]
 
 
 @pytest.mark.parametrize("rank", [24, 96])
