@@ -12,6 +12,7 @@ import os
 import platform
 import resource
 import shlex
+import statistics
 import sys
 import time
 
@@ -69,12 +70,12 @@ def main(config: Config) -> None:
 Made by `{shlex.join(["python", "benchmarks/initialize.py", *sys.argv[1:]])}`; nothing here is typed by hand. {platform.processor() or platform.machine()},
 {os.cpu_count()} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}, Python {platform.python_version()}.
 
-`wt.initialize` of every size, once each, in the order of the table, compilation included. The process held {before:.2f} GB
-before the first.
+`wt.initialize` of every size, once each, in the order of the table, compilation included, and after it a network of that size with
+random weights, likewise. The process held {before:.2f} GB before the first.
 
-| layers | heads | parameters | seconds | peak memory so far, GB |
-|---|---|---|---|---|""")
-    slowest = 0.0
+| layers | heads | parameters | seconds | of a random network's | peak memory so far, GB |
+|---|---|---|---|---|---|""")
+    slowest, ratios = 0.0, []
     for depth in config.depths:
         for heads in config.heads:
             cli.say(f"{depth} layers, {heads} heads")
@@ -82,10 +83,18 @@ before the first.
             vit = jax.block_until_ready(wt.initialize(source, depth, heads))
             took = time.perf_counter() - start
             slowest = max(slowest, took)
+            start = time.perf_counter()
+            jax.block_until_ready(eqx.filter_jit(wt.ViT)(vit.config, key=jr.key(0)))
+            ratios.append(took / (time.perf_counter() - start))
             print(
-                f"| {depth} | {heads} | {wt.count(vit.config).parameters:,} | {took:.2f} | {peak():.2f} |", flush=True
+                f"| {depth} | {heads} | {wt.count(vit.config).parameters:,} | {took:.2f} | {ratios[-1]:.2f} | {peak():.2f} |",
+                flush=True,
             )
-    print(f"\nSlowest: {slowest:.2f} s. Largest memory: {peak():.2f} GB.\n")
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    print(
+        f"\nSlowest: {slowest:.2f} s. Of a random network's time: {middle:.2f} (quartiles over the sizes {low:.2f}–{high:.2f}). "
+        f"Largest memory: {peak():.2f} GB.\n"
+    )
 
     sizes = [(12, 12), (6, 6), (3, 3)]
     tasks = {"pre-training": our_step("tucker", SMALL, SMALL_DECODER, config.batch)}
