@@ -258,7 +258,7 @@ def test_a_width_that_heads_do_not_divide_has_one_size_only():
     bank = wt.Bank(mae(config, key=jr.key(0)), "tucker", {})
     assert wt.initialize(bank, depth=2).config.channels == 22
     assert wt.initialize(bank, depth=2, heads=4).config.channels == 22
-    with pytest.raises(wt.UserError, match="22 channels, is no multiple of its 4 heads"):
+    with pytest.raises(wt.UserError, match="22 channels is no multiple of 4 heads"):
         wt.initialize(bank, heads=2)
 
 
