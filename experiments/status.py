@@ -49,8 +49,8 @@ def report(root: Path) -> str:
     """The tables of the runs and the jobs under a folder, the latest last."""
     runs = [progress(path.parent) for path in sorted(root.glob("*/*/config.json"), key=lambda p: p.stat().st_mtime)]
     text = table(("run", "state", "step", "last record", "images/s", "ETA", "last heard"), runs) if runs else "no runs"
-    heard = {path.parent: path.stat().st_mtime for path in root.glob("jobs/*/*.json")}  # those that ran here, too
-    folders = sorted(heard, key=lambda folder: heard[folder])
+    told = {path.parent for path in root.glob("jobs/*/*.json")}  # those that ran here, too
+    folders = sorted(told, key=lambda folder: folder.stat().st_mtime)
     if folders:
         silence = ""
         try:

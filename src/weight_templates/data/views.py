@@ -99,15 +99,19 @@ def test_source(options: DataOptions, split: str | None, size: int, seed: int) -
 
     **Returns:** None if the source has no such split. Raises UserError if `split` is given and there is none.
     """
-    found = split or test_split(options, size, seed)
-    return found and open_source(dataclasses.replace(options, split=found), size, seed)
+    if split is not None:
+        return open_source(dataclasses.replace(options, split=split), size, seed)
+    return _tested(options, size, seed)[1]
 
 
 def test_split(options: DataOptions, size: int, seed: int) -> str | None:
     """The first of `TEST_SPLITS` that a source has, other than the one of `options`; None if it has none."""
+    return _tested(options, size, seed)[0]
+
+
+def _tested(options: DataOptions, size: int, seed: int) -> tuple[str, Source] | tuple[None, None]:
     for name in TEST_SPLITS:
         if name != options.split:
             with contextlib.suppress(UserError):
-                open_source(dataclasses.replace(options, split=name), size, seed)
-                return name
-    return None
+                return name, open_source(dataclasses.replace(options, split=name), size, seed)
+    return None, None
