@@ -21,6 +21,7 @@ from weight_templates import launch
 from weight_templates.config import ScalingOptions
 
 
+ORDINARY = (("constraint.family", "none"), ("scaling", ScalingOptions()))
 VARIANTS = (
     Variant("sweet"),
     Variant("half the ranks", ranks=0.5),
@@ -32,7 +33,7 @@ VARIANTS = (
     Variant("every width", (("scaling.heads", None),)),
     Variant("full width in half of the steps", (("scaling.heads", (3, 6, 9, 12, 12, 12)),)),
     Variant("without masks", (("scaling", ScalingOptions(scope="off")),)),
-    Variant("ordinary", (("constraint.family", "none"), ("scaling", ScalingOptions())), method="weight-selection"),
+    Variant("ordinary", ORDINARY, method="weight-selection"),
     Variant(
         "ordinary with masks",
         (("constraint.family", "none"), ("scaling.scope", "submodel")),
@@ -48,6 +49,8 @@ VARIANTS = (
     Variant("one block of decoder", (("decoder.depth", 1),)),
     Variant("half the steps", steps=0.5),
     Variant("twice the steps", steps=2),
+    Variant("four times the steps", steps=4),
+    Variant("ordinary, twice the steps", ORDINARY, method="weight-selection", steps=2),
     Variant("half the rate", rate=0.5),
     Variant("twice the rate", rate=2),
 )

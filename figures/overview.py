@@ -56,21 +56,21 @@ def arrow(axes: Axes, x0: float, x1: float, y: float) -> None:
 def main() -> None:
     """Writes the picture."""
     with mpl.rc_context({"font.size": 10, "font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(9.2, 3.5), layout="constrained")
+        figure = Figure(figsize=(9.2, 3.8), layout="constrained")
         axes = figure.subplots()
         axes.set_xlim(-0.4, 13.2)
-        axes.set_ylim(-1.1, 3.75)
+        axes.set_ylim(-1.6, 3.95)
         axes.set_aspect("equal")
         axes.set_axis_off()
 
-        axes.text(2.35, 3.45, "pre-train under a constraint", ha="center", weight="bold")
+        axes.text(2.35, 3.7, "pre-train under a constraint", ha="center", weight="bold")
         factors(axes, 0, 0.9, 1, 0.67, 0.67)  # what is pale is masked in this step
         for x, y, text, color in (
             (0.15, 2.6, "U\nrows: heads,\nhidden units", ROW),
             (1.15, 0.45, "V  columns:\nresidual channels", COL),
             (1.9, 2.6, "X\nslices:\nlayers", SLICE),
         ):
-            axes.text(x, y, text, ha="center", va="bottom" if y > 1 else "top", color=color, fontsize=8.5)
+            axes.text(x, y, text, ha="center", va="bottom" if y > 1 else "top", color=color)
         axes.text(0.9, 1.75, "G", ha="center", va="center", color="white", weight="bold")
         arrow(axes, 2.3, 2.9, 1.7)
         for i in range(5):
@@ -79,20 +79,25 @@ def main() -> None:
                 Rectangle((3.1 + shift, 0.85 + shift), 1.3, 1.3, facecolor=WEIGHT, edgecolor="white", linewidth=1.2)
             )
         axes.add_patch(Rectangle((3.1, 1.28), 0.87, 0.87, facecolor="none", edgecolor=TEMPLATE, linewidth=1.6))
-        axes.text(3.53, 1.72, "kept in\nthis step", ha="center", va="center", color=TEMPLATE, fontsize=7.5)
-        axes.text(3.75, 0.7, "W = G ×₁ X ×₂ U ×₃ V", ha="center", va="top", fontsize=9.5)
+        axes.text(3.53, 1.72, "kept", ha="center", va="center", color=TEMPLATE)
+        axes.text(3.75, 0.7, "W = G ×₁ X ×₂ U ×₃ V", ha="center", va="top")
         axes.text(
-            3.75, 0.3, "all matrices of a ViT,\nin D × D slices", ha="center", va="top", fontsize=8.5, color="0.35"
+            3.75,
+            0.3,
+            "all matrices of a ViT,\nin D × D slices, and what\nmasks keep of it in a step",
+            ha="center",
+            va="top",
+            color="0.35",
         )
         axes.text(
-            2.35, -0.45, "masked auto-encoding; masks leave a random\nprefix of the width, so that each is a model",
-            ha="center", va="top", fontsize=9, color="0.25",
+            2.35, -0.85, "masked auto-encoding; masks leave a random\nprefix of the width, so that each is a model",
+            ha="center", va="top", color="0.25",
         )  # fmt: skip
 
         arrow(axes, 5.15, 6.0, 1.7)
-        axes.text(5.55, 1.95, "bank", ha="center", fontsize=9.5)
+        axes.text(5.55, 1.95, "bank", ha="center")
 
-        axes.text(9.6, 3.45, "initialise any size", ha="center", weight="bold")
+        axes.text(9.6, 3.7, "initialise any size", ha="center", weight="bold")
         sizes = (
             (6.3, 1.0, 0.5, "12 layers, 6 heads"),
             (8.75, 0.5, 1.0, "6 layers, 12 heads"),
@@ -100,11 +105,11 @@ def main() -> None:
         )
         for x, depth, width, text in sizes:
             factors(axes, x, 0.9, depth, width, width)
-            axes.text(x + 1.0, 0.4, text, ha="center", va="top", fontsize=9)
+            axes.text(x + 1.0, 0.4, text, ha="center", va="top")
         axes.text(
-            9.6, -0.45, "the template stays; scalers are sliced, or learned in a few hundred steps;\n"
+            9.6, -0.85, "the template stays; scalers are sliced, or learned in a few hundred steps;\n"
             "the constraint is lifted, and what is left is a plain model to train as usual",
-            ha="center", va="top", fontsize=9, color="0.25",
+            ha="center", va="top", color="0.25",
         )  # fmt: skip
         figure.savefig(TARGET, dpi=150, metadata={"Software": None})
         figure.savefig(TARGET.with_suffix(".pdf"), metadata=UNDATED)
