@@ -12,6 +12,7 @@ WORDS = {
     "top1": "top-1 accuracy in percent",
     "top5": "top-5 accuracy in percent",
     "fid": "FID, of which less is better,",
+    "is": "Inception Score, of which more is better",
 }
 """Scores by the names that records have for them."""
 

@@ -60,7 +60,7 @@ def section(name: str, data: str, about: dict[str, Any], runs: Any) -> list[str]
         "",
         f"{first['epochs']} epochs, {first['steps']} steps of {about['batch']} images of {first['image']} px; "
         f"{model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, patch {first['patch']}; "
-        f"one seed. Trained at {commits(runs)} on {first['device']} with {first['cores']} cores.",
+        f"seed {first['seed']}. Trained at {commits(runs)} on {first['device']} with {first['cores']} cores.",
         "",
         line(head),
         "|---" * len(head) + "|",

@@ -173,6 +173,9 @@ def test_less_is_better_where_images_are_made(tmp_path, monkeypatch):
     text = (tmp_path / "docs" / "generation.md").read_text()
     assert "In a cell: FID, of which less is better, on test images" in text
     assert "| dmae | 40.0 (1) \\| 33.50 \\| +6.5 |" in text
+    assert "Inception Score, of which more is better:" in text
+    assert "| dmae | 9.0 (1) \\| 19.47 \\| −10.5 |" in text
+    assert "after the bars the paper's, on ImageNet after 50 epochs" in text
     assert "| dmae | 2 \\| 2 \\| 2 | 2.0 |\n| sweet-adapted | 1 \\| 1 \\| 1 | 1.0 |" in text
 
 
