@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments import finetune, learngene, pretrain
+from experiments import cut, finetune, learngene, pretrain
 from weight_templates import cli, launch
 from weight_templates.config import (
     DataOptions,
@@ -235,7 +235,7 @@ def check(config: Sized) -> None:
     """Raises UserError as `check_options` does, and where a job would not find the images that it trains on."""
     check_options(config)
     if isinstance(config, Dmae) or (
-        isinstance(config, IsomorphicPruning) and auto_encoder_of(config, open_source(config)) is not None
+        isinstance(config, IsomorphicPruning) and cut.auto_encoder_of(config, cut.open_source(config)) is not None
     ):
         from weight_templates import data
 
@@ -256,7 +256,7 @@ def main(config: Sized) -> Path:
 
     from weight_templates import convert, inherit, training, trees
 
-    source = open_source(config) if isinstance(config, Cut) else None
+    source = cut.open_source(config) if isinstance(config, Cut) else None
     shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
     target = inherit.target_size(shape, config.depth, config.heads)
     if isinstance(config, Dmae):
@@ -295,36 +295,6 @@ def report(target: ViTConfig, parameters: int, cost: dict[str, Any]) -> None:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What a method takes from."""
-
-    vit: Any
-    """The plain backbone."""
-    bank: Any | None
-    """The bank it is from, which has a decoder too."""
-    about: dict[str, Any]
-
-
-def open_source(config: Cut) -> Source:
-    """Reads a bank or a model; raises UserError where it is neither."""
-    import equinox as eqx
-
-    import weight_templates as wt
-    from weight_templates import convert
-    from weight_templates.models import ViT
-
-    if wt.is_bank(config.source):
-        bank = wt.load_bank(config.source)
-        if config.source_heads not in (None, bank.config.heads):
-            raise UserError(f"{config.source} has {bank.config.heads} heads; leave out --source-heads.")
-        vit, about = eqx.filter_jit(wt.expand)(bank.model.encoder), bank.about
-    else:
-        loaded = wt.load_model(config.source, heads=config.source_heads)
-        vit, about, bank = loaded.model if isinstance(loaded.model, ViT) else loaded.model.backbone, loaded.about, None
-    return Source(vit if config.image is None else convert.at_resolution(vit, config.image), bank, about)
-
-
 def scratch(config: Scratch, source: None, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
     """See `weight_templates.models.ViT`."""
     import jax.random as jr
@@ -345,92 +315,7 @@ def mimetic(config: Mimetic, source: None, target: ViTConfig, run: Any) -> tuple
     return mimetic.mimic(ViT(target, key=vkey), key=mkey), {}
 
 
-def weight_selection(
-    config: WeightSelection, source: Source, target: ViTConfig, run: Any
-) -> tuple[Any, dict[str, Any]]:
-    """See `weight_templates.baselines.selection`."""
-    from weight_templates.baselines import selection
-
-    rotary = source.vit.config.dress == "enhanced"
-    return selection.select_weights(source.vit, target, config.select_heads or ("whole" if rotary else "strided")), {}
-
-
-def front(config: Front, source: Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
-    """See `weight_templates.baselines.spectral`."""
-    from weight_templates.baselines import spectral
-
-    return spectral.truncate_spectrum(source.vit, target), {}
-
-
-def hydravit(config: HydraViT, source: Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
-    """The prefix of an unconstrained bank."""
-    import weight_templates as wt
-    from weight_templates import convert
-    from weight_templates.baselines.parts import check_smaller
-
-    if source.bank is None or source.bank.family != "none" or source.bank.about.get("scaling") != "submodel":
-        raise UserError(
-            f"{config.source} is no ordinary bank that was pre-trained with random widths; make one with `python "
-            "experiments/pretrain.py --constraint none --scaling.scope submodel --scaling.coupled`."
-        )
-    check_smaller("hydravit", source.vit.config, target)
-    drawn = source.bank.about.get("widths")
-    if drawn and target.heads not in drawn:
-        cli.say(
-            f"note: {config.source} was pre-trained at widths of {' '.join(map(str, drawn))} heads, not {target.heads}."
-        )
-    return convert.at_resolution(wt.initialize(source.bank, target.depth, target.heads), target.image), {}
-
-
-def auto_encoder_of(config: IsomorphicPruning, source: Source) -> Any:
-    """The auto-encoder whose loss gives the scores, or None where they are magnitudes; raises UserError where a loss is asked
-    for and the source has no decoder."""
-    from weight_templates import convert
-
-    if config.importance == "magnitude":
-        return None
-    if source.bank is not None:
-        return source.bank.model
-    try:
-        return convert.load_mae(config.source, heads=config.source_heads, norm_pix=config.norm_pix)
-    except UserError as error:
-        if config.importance:
-            raise UserError(f"{str(error).rstrip('.')}; or say --importance magnitude.") from None
-        return None
-
-
-def isomorphic_pruning(
-    config: IsomorphicPruning, source: Source, target: ViTConfig, run: Any
-) -> tuple[Any, dict[str, Any]]:
-    """See `weight_templates.baselines.pruning`."""
-    import jax.random as jr
-
-    from weight_templates import data
-    from weight_templates.baselines import pruning
-    from weight_templates.baselines.parts import check_smaller
-
-    mae = auto_encoder_of(config, source)
-    if mae is None:
-        if config.importance is None:
-            cli.say(f"note: {config.source} has no decoder, so its parts are scored by magnitude and not by a loss.")
-        return pruning.prune(source.vit, target, pruning.magnitude), {}
-    if config.image not in (None, mae.encoder.config.image):
-        raise UserError(
-            f"the decoder of {config.source} is for {mae.encoder.config.image} px; leave out --image, which finetune.py "
-            "takes too, or say --importance magnitude."
-        )
-    vit = source.vit.config
-    check_smaller("pruning", vit, target)  # before all images are read
-    loaded = data.load(data.open_source(config.data, vit.image, config.seed), config.data, cli.say)
-    size = min(pruning.BATCH, max(1, int(0.9 * len(loaded.good))))  # a part is held out
-    chosen = data.split(loaded.good, size, config.seed)
-    views = [data.evaluation_views(loaded, chosen.indices(step), vit.image) for step in range(config.batches)]
-    scores = pruning.taylor(mae, views, key=jr.key(config.seed))
-    flops = config.batches * size * flops_of_look(mae, target)
-    return pruning.prune(source.vit, target, scores), {"size_flops": flops}
-
-
-def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
+def distilled(config: Dmae, source: cut.Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
     """See `weight_templates.baselines.dmae`."""
     import equinox as eqx
     import jax.random as jr
@@ -463,14 +348,6 @@ def distilled(config: Dmae, source: Source, target: ViTConfig, run: Any) -> tupl
     }
 
 
-def flops_of_look(mae: Any, target: ViTConfig) -> float:
-    """FLOPs of the gradients of an image in isomorphic pruning: of the source, and where layers go, of those that stay."""
-    from weight_templates.counting import count_mae
-
-    shape = mae.encoder.config
-    return sum(3 * count_mae(shape.resized(depth), mae.config) for depth in {shape.depth, target.depth})
-
-
 def flops_of_lesson(config: Dmae, teacher: ViTConfig, student: ViTConfig) -> float:
     """FLOPs of an image in a step of DMAE: the student's, and the teacher's up to the layer that is looked at."""
     from weight_templates.baselines import dmae
@@ -487,16 +364,16 @@ def cost(config: Sized) -> float:
     from weight_templates.baselines import pruning
     from weight_templates.counting import count
 
-    source = open_source(config) if isinstance(config, Cut) else None
+    source = cut.open_source(config) if isinstance(config, Cut) else None
     shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
     target = inherit.target_size(shape, config.depth, config.heads)
 
     def images(options: DataOptions) -> int:
         return len(data.open_source(options, shape.image, config.seed))
 
-    if isinstance(config, IsomorphicPruning) and source and (mae := auto_encoder_of(config, source)) is not None:
+    if isinstance(config, IsomorphicPruning) and source and (mae := cut.auto_encoder_of(config, source)) is not None:
         size = min(pruning.BATCH, max(1, int(0.9 * images(config.data))))
-        return config.batches * size * flops_of_look(mae, target)
+        return config.batches * size * cut.flops_of_look(mae, target)
     if isinstance(config, Dmae):
         chosen = data.split(np.arange(images(config.data)), config.optim.batch, config.seed)
         seen = config.optim.total(chosen.steps_per_epoch) * config.optim.batch
@@ -516,10 +393,10 @@ Maker = Callable[..., tuple[Any, dict[str, Any]]]
 MAKERS: dict[str, Maker] = {
     "scratch": scratch,
     "mimetic": mimetic,
-    "weight-selection": weight_selection,
-    "isomorphic-pruning": isomorphic_pruning,
-    "front": front,
-    "hydravit": hydravit,
+    "weight-selection": cut.weight_selection,
+    "isomorphic-pruning": cut.isomorphic_pruning,
+    "front": cut.front,
+    "hydravit": cut.hydravit,
     "dmae": distilled,
     "wave": learngene.fitted,
     "tleg": learngene.fitted,
