@@ -2,8 +2,8 @@
 
 Of `sweet`, `without masks`, `ordinary` and `ordinary with masks`, the last two without templates, all at a size of the bank's
 own width and depth, where nothing is cut, tell what the constraint does and what the masks do. At other sizes `ordinary` is
-cut by weight selection, `ordinary with masks` to the prefixes that it was trained for. At the bank's depth the rules for
-layers are one.
+cut by weight selection, `ordinary with masks` to the prefixes that it was trained for. With `full ranks` factors can be any
+matrices, and what is left of the constraint is how it is learned. At the bank's depth the rules for layers are one.
 
 Counterpart of: no table; our own. The paper fixes 75 % of patches hidden, 450 epochs of pre-training, and adaptation of some
 hundred steps, a sixth of an epoch.
@@ -26,6 +26,8 @@ VARIANTS = (
     Variant("sweet"),
     Variant("half the ranks", ranks=0.5),
     Variant("twice the ranks", ranks=2),
+    Variant("full ranks", ranks=6),
+    Variant("full ranks without masks", (("scaling", ScalingOptions(scope="off")),), ranks=6),
     Variant(
         "masks of weights only", (("scaling", ScalingOptions(scope="scalers", coupled=True, heads=(3, 6, 9, 12))),)
     ),

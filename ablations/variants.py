@@ -55,7 +55,7 @@ class Variant:
     rate: float = 1
     """Learning rate of pre-training, in units of the other rows'."""
     ranks: float | None = None
-    """Tucker's ranks, in units of its defaults; None for these."""
+    """Tucker's ranks, in units of its defaults, as far as there are so many; None for the defaults."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +155,9 @@ def pretraining(cell: Cell) -> pretrain.Config:
         run=RunOptions(root=config.root),
     )
     if first.ranks is not None:
-        defaults = 12 * base.model.depth / 6, base.model.inner / 2, base.model.channels / 2  # see constraints.Tucker
-        ranks = tuple(max(1, round(first.ranks * n)) for n in defaults)
+        sizes = 12 * base.model.depth, base.model.inner, base.model.channels
+        defaults = zip(sizes, (6, 2, 2), strict=True)  # see constraints.Tucker
+        ranks = tuple(max(1, min(n, round(first.ranks * n / d))) for n, d in defaults)
         base = changed(base, (("constraint.tucker.ranks", ranks),))
     return changed(base, first.pretraining)
 

@@ -153,13 +153,14 @@ def test_ranks_are_in_units_of_the_defaults():
         config = dataclasses.replace(choices.PRESETS["default"], depth=depth)
         cores = {}
         for variant in choices.VARIANTS:
-            if variant.name in ("sweet", "half the ranks", "twice the ranks"):
+            if variant.name in ("sweet", "half the ranks", "twice the ranks", "full ranks"):
                 asked = variants.pretraining(variants.Cell(config, (variant,), 0))
                 stack = shapes(LAYOUTS["unified"](), asked.model)
                 made = {g: constraint_of(asked.constraint).init(s, key=jr.key(0)) for g, s in stack.items()}
                 ((cores[variant.name]),) = (factors.template["core"].shape for factors in made.values())
         for row, factor in (("half the ranks", 0.5), ("twice the ranks", 2)):
             assert cores[row] == tuple(round(factor * n) for n in cores["sweet"])
+        assert [cores["full ranks"]] == [tuple(s[:3]) for s in stack.values()]
 
 
 def test_mistakes():
