@@ -22,19 +22,20 @@ from weight_templates.config import ScalingOptions
 
 
 ORDINARY = (("constraint.family", "none"), ("scaling", ScalingOptions()))
+UNMASKED = (("scaling", ScalingOptions(scope="off")),)
 VARIANTS = (
     Variant("sweet"),
     Variant("half the ranks", ranks=0.5),
     Variant("twice the ranks", ranks=2),
     Variant("full ranks", ranks=6),
-    Variant("full ranks without masks", (("scaling", ScalingOptions(scope="off")),), ranks=6),
+    Variant("full ranks without masks", UNMASKED, ranks=6),
     Variant(
         "masks of weights only", (("scaling", ScalingOptions(scope="scalers", coupled=True, heads=(3, 6, 9, 12))),)
     ),
     Variant("rows and columns apart", (("scaling.coupled", False),)),
     Variant("every width", (("scaling.heads", None),)),
     Variant("full width in half of the steps", (("scaling.heads", (3, 6, 9, 12, 12, 12)),)),
-    Variant("without masks", (("scaling", ScalingOptions(scope="off")),)),
+    Variant("without masks", UNMASKED),
     Variant("ordinary", ORDINARY, method="weight-selection"),
     Variant(
         "ordinary with masks",
