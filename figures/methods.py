@@ -5,7 +5,7 @@
 reads `results/{methods,downstream,generation}.json`, those that are there, and writes `docs/results/NAME.md` with its figures.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from figures import beside, paper, reconstructions, records
@@ -30,24 +30,37 @@ METHODS = {
 """What each takes from its source; HydraViT's is another."""
 
 
-TITLES = {
-    "methods": "All methods at five sizes",
-    "downstream": "All methods on other data",
-    "generation": "All methods at five sizes, generating",
-}
-"""Of the pages: SWEET's Tables 1 and 2, a section for each set, and its Table 3, a section for each size."""
-SECTION = {"methods": "data", "downstream": "size", "generation": "data"}
-COLUMN = {"methods": "size", "downstream": "data", "generation": "size"}
-PRINTED = {"methods": paper.CLASSIFICATION, "downstream": paper.DOWNSTREAM, "generation": paper.GENERATION}
-SECOND = {"methods": ("top5", paper.CLASSIFICATION_TOP5), "generation": ("is", paper.GENERATION_SCORES)}
-"""The table's other score."""
-THEIRS = {
-    "methods": "on ImageNet at 224 px after 30 epochs",
-    "downstream": "from sources of ImageNet",
-    "generation": "on ImageNet after 50 epochs",
-}
-"""What the paper's numbers are of."""
-SCORE = {"methods": "top1", "downstream": "top1", "generation": "fid"}
+class Page(NamedTuple):
+    """What sets the page of one of SWEET's tables apart."""
+
+    title: str
+    section: str
+    """What a section is for: `data` or `size`."""
+    column: str
+    """What the columns are, likewise."""
+    score: str
+    printed: dict[str, dict[str, float]]
+    theirs: str
+    """What the paper's numbers are of."""
+    second: tuple[str, dict[str, dict[str, float]]] | None = None
+    """The table's other score, and what the paper prints of it."""
+
+
+PAGES = {
+    "methods": Page(
+        "All methods at five sizes", "data", "size", "top1", paper.CLASSIFICATION,
+        "on ImageNet at 224 px after 30 epochs", ("top5", paper.CLASSIFICATION_TOP5),
+    ),
+    "downstream": Page(
+        "All methods on other data", "size", "data", "top1", paper.DOWNSTREAM, "from sources of ImageNet",
+    ),
+    "generation": Page(
+        "All methods at five sizes, generating", "data", "size", "fid", paper.GENERATION,
+        "on ImageNet after 50 epochs", ("is", paper.GENERATION_SCORES),
+    ),
+}  # fmt: skip
+"""SWEET's Tables 1, 3 and 2."""
+TITLES = {name: of.title for name, of in PAGES.items()}
 
 
 def main(name: str = "methods") -> None:
@@ -55,15 +68,16 @@ def main(name: str = "methods") -> None:
     about, runs = read(name)
     write(name, page(name, about, runs))
     reconstructions.draw(runs, name)
-    own = records.subject(name)
-    for section in runs[SECTION[own]].unique() if SCORE[own] == "top1" else ():
-        some = runs[runs[SECTION[own]] == section]
-        beside.curves(some, COLUMN[own], list(METHODS), "method", f"{name}-{slug(section)}-curves")
+    of = PAGES[records.subject(name)]
+    for section in runs[of.section].unique() if of.score == "top1" else ():
+        some = runs[runs[of.section] == section]
+        beside.curves(some, of.column, list(METHODS), "method", f"{name}-{slug(section)}-curves")
 
 
 def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
     own = records.subject(name)
+    of = PAGES[own]
     model, bank, source = about["model"], about["bank"], about["source"]
     text = [
         f"# {records.title(TITLES, name)}",
@@ -77,19 +91,19 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"learning rate of {rates(about)}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on "
         f"{devices(runs)}.",
         "",
-        f"{beside.cells(runs, SCORE[own])}; after the bars the paper's, {THEIRS[own]}, and the "
+        f"{beside.cells(runs, of.score)}; after the bars the paper's, {of.theirs}, and the "
         "difference. Weight selection takes whole heads where positions are rotary, since strided channels, which are what is "
         "published, lose their frequencies.",
     ]
-    for section in runs[SECTION[own]].unique():
-        some = runs[runs[SECTION[own]] == section]
-        table = beside.table(some, list(METHODS), COLUMN[own], PRINTED[own], SCORE[own])
+    for section in runs[of.section].unique():
+        some = runs[runs[of.section] == section]
+        table = beside.table(some, list(METHODS), of.column, of.printed, of.score)
         text += ["", f"## {section}", "", *beside.scores(table)]
-        if own in SECOND:
-            score, printed = SECOND[own]
-            second = beside.table(some, list(METHODS), COLUMN[own], printed, score)
+        if of.second:
+            score, printed = of.second
+            second = beside.table(some, list(METHODS), of.column, printed, score)
             text += ["", f"Likewise, {beside.WORDS[score]}:", "", *beside.scores(second)]
-        text += beside.probes(some, list(METHODS), COLUMN[own])
+        text += beside.probes(some, list(METHODS), of.column)
         text += ["", "The place of each method in its column"]
         if table.both():
             text[-1] += "; after the bars among the methods of the paper: ours, and the paper's"
@@ -97,7 +111,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         text += ["", *beside.ranks(table)]
         if table.both():
             text += ["", beside.agreement(table)]
-        if SCORE[own] == "top1":
+        if of.score == "top1":
             text += ["", f"![held-out accuracy while training, {section}]({name}-{slug(section)}-curves.png)"]
     return [
         *text,
