@@ -188,15 +188,19 @@ def _with_options(config: Any) -> Any:
     return kind(config)
 
 
+def _standing(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
+    """Jobs, each with why it is not to be submitted, or nothing."""
+    for job, now in zip(jobs, states([job.path for job in jobs]), strict=True):
+        queued = f"{now.state} already, as job {now.id}" if now.state in ("running", "waiting") else ""
+        yield job, "finished already" if job.result is not None else queued
+
+
 def describe(jobs: Sequence[Job], options: LaunchOptions) -> str:
     """The jobs, and what they cost, as a table."""
     lines, total, wanted = [], 0.0, []
-    for job, now in zip(jobs, states([job.path for job in jobs]), strict=True):
-        if job.result is not None:
-            lines.append(f"{job.path.name:<50}  finished already")
-            continue
-        if now.state in ("running", "waiting"):
-            lines.append(f"{job.path.name:<50}  {now.state} already, as job {now.id}")
+    for job, standing in _standing(jobs):
+        if standing:
+            lines.append(f"{job.path.name:<50}  {standing}")
             continue
         wanted.append(job)
         cost = job.resolved("cost")
@@ -219,11 +223,9 @@ def submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
     Raises UserError where nothing can be submitted, RunError if jobs failed.
     """
     wanted, left = [], [job for job in jobs if job.result is None]
-    for job, now in zip(jobs, states([job.path for job in jobs]), strict=True):
-        if job not in left:
-            cli.say(f"{job.name}: finished already")
-        elif now.state in ("running", "waiting"):
-            cli.say(f"{job.name}: {now.state} already, as job {now.id}")
+    for job, standing in _standing(jobs):
+        if standing:
+            cli.say(f"{job.name}: {standing}")
         else:
             wanted.append(job)
     if options.launch == "slurm":
