@@ -78,15 +78,18 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     """The whole page in Markdown."""
     own = records.subject(name)
     of = PAGES[own]
-    model, bank, source = about["model"], about["bank"], about["source"]
+    model, bank = about["model"], about["bank"]
+    sources = f"an ordinary auto-encoder, {pretraining(about['source'])}"
+    if runs["arm"].str.startswith("sweet").any():
+        sources = f"SWEET's is a {bank['family']} bank, {pretraining(bank)}; the others' {sources}"
     text = [
         f"# {records.title(TITLES, name)}",
         "",
         f"Made by `{about['command']}` (see that file for the protocol); nothing here is typed by hand.",
         "",
         f"Sources: {model['depth']} layers, {model['heads']} heads of {model['head_dim']} channels, {model['image']} px in "
-        f"patches of {model['patch']} px. SWEET's is a {bank['family']} bank, {pretraining(bank)}; the others' an ordinary "
-        f"auto-encoder, {pretraining(source)}. What each cost is below. {trained(about, set(runs['arm']))}Fine-tuning is the same for all: at "
+        f"patches of {model['patch']} px. {sources[0].upper()}{sources[1:]}. What each cost is below. "
+        f"{trained(about, set(runs['arm']))}Fine-tuning is the same for all: at "
         f"most {about['count']} images, a tenth of them held out, {about['epochs']} epochs of batch {about['batch']} at a base "
         f"learning rate of {rates(about)}, the head {HEADS[about['head']]}. {runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on "
         f"{devices(runs)}.",
