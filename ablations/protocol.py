@@ -45,8 +45,8 @@ class Protocol:
             check_seed(seed, "--seeds")
         check_positive(self, "count", "epochs", "batch")
         for rate in self.base_lr:
-            if not rate > 0:
-                raise UserError(f"--base-lr {rate} is not positive.")
+            if not 0 < rate < float("inf"):
+                raise UserError(f"--base-lr {rate} is not positive and finite.")
 
     def flops(self, network: ViTConfig) -> float:
         """What a fine-tuning costs."""
@@ -186,10 +186,10 @@ def flags(config: Any, default: Any, names: Iterable[str]) -> str:
 
 
 def check_positive(config: Any, *names: str) -> None:
-    """Raises UserError where one of the numbers of these names in a configuration is zero or less."""
+    """Raises UserError where one of the numbers of these names in a configuration is zero or less, or without end."""
     for name in names:
-        if not (value := getattr(config, name)) > 0:
-            raise UserError(f"--{name.replace('_', '-')} {value} is not positive.")
+        if not 0 < (value := getattr(config, name)) < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} {value} is not positive and finite.")
 
 
 def check_distinct(flag: str, values: Sequence[Any]) -> None:

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Timing(NamedTuple):
@@ -25,7 +25,7 @@ class Timing(NamedTuple):
 
 
 def compare(
-    tasks: dict[str, Callable[[], None]], reference: str, rounds: int, units: Mapping[str, int] | None = None
+    tasks: Mapping[str, Callable[[], Any]], reference: str, rounds: int, units: Mapping[str, int] | None = None
 ) -> dict[str, Timing]:
     """How long every task takes, against one of them; see `turns`."""
     times = turns(tasks, rounds, units)
@@ -33,7 +33,7 @@ def compare(
 
 
 def turns(
-    tasks: dict[str, Callable[[], None]], rounds: int, units: Mapping[str, int] | None = None
+    tasks: Mapping[str, Callable[[], Any]], rounds: int, units: Mapping[str, int] | None = None
 ) -> dict[str, list[float]]:
     """Runs every task once to warm up, then all of them in turn, `rounds` times; each must wait for its own result.
 

@@ -9,6 +9,7 @@ either, too. The two numbers of cores have a process each, since both frameworks
 """
 
 import dataclasses
+import math
 import os
 import statistics
 import subprocess
@@ -94,7 +95,10 @@ def timed(config: Config) -> None:
                 every[side].append(seconds)
             total += flops
     told(
-        "all", "all", total, **{side: [sum(turn) for turn in zip(*times, strict=True)] for side, times in every.items()}
+        "all",
+        "all",
+        total,
+        **{side: [math.fsum(turn) for turn in zip(*times, strict=True)] for side, times in every.items()},
     )
 
 
@@ -109,7 +113,7 @@ REPEATS = 12
 """Products in a turn: a block's, as often as there are layers."""
 
 
-def by_jax(rows: int, columns: int, outputs: int) -> dict[str, Callable[[], None]]:
+def by_jax(rows: int, columns: int, outputs: int) -> dict[str, Callable[[], Any]]:
     """What runs each product of ours, and waits."""
     import jax
     import jax.random as jr
@@ -122,7 +126,7 @@ def by_jax(rows: int, columns: int, outputs: int) -> dict[str, Callable[[], None
     }
 
 
-def by_torch(rows: int, columns: int, outputs: int) -> dict[str, Callable[[], None]]:
+def by_torch(rows: int, columns: int, outputs: int) -> dict[str, Callable[[], Any]]:
     """What runs each product of PyTorch's."""
     import torch
 

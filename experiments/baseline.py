@@ -102,7 +102,7 @@ class Front(Cut):
 @dataclasses.dataclass(frozen=True)
 class HydraViT(Cut):
     """The first layers and heads of an ordinary bank pre-trained with random widths, `--constraint none --scaling.scope
-    submodel --scaling.coupled` (Haberer et al., 2024; they train supervised)."""
+    submodel --scaling.coupled` (Haberer et al., 2024, arXiv 2409.17978; they train supervised, and leave no layers out)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +137,8 @@ class Learngene(Sized, abc.ABC):
 
     teacher: tyro.conf.Positional[str] = ""
     """A classifier to learn from; default one that is trained first, of the shape of `--model`."""
+    teacher_heads: int | None = None
+    """Heads of a teacher that does not tell, such as timm's models of unusual width."""
     model: ViTConfig = ViTConfig(depth=12, head_dim=16)
     """The auxiliary network, whose templates are learned."""
     data: DataOptions = DataOptions()
@@ -225,17 +227,44 @@ def check_options(config: Sized) -> None:
         if config.teacher:
             finetune.identity(config.teacher, "give the path of a classifier, or none")
         learngene.check(config)
-    if isinstance(config, IsomorphicPruning) and config.batches < 1:
-        raise UserError(f"--batches {config.batches} is not positive.")
+    if isinstance(config, IsomorphicPruning):
+        cut.check_scores(config, IsomorphicPruning())
+    if isinstance(config, Wave) and config.kronecker.tile and config.parts != Wave().parts:
+        raise UserError("--parts and --kronecker.tile both tell the size of a template; leave one out.")
     if isinstance(config, Dmae):
         config.optim.check()
 
 
+def target_of(config: Sized, source: cut.Source | None) -> ViTConfig:
+    """The size that is asked for; raises UserError where the method does not make it, or not of this source."""
+    from weight_templates import inherit
+    from weight_templates.baselines.parts import check_smaller
+
+    shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
+    target = inherit.target_size(shape, config.depth, config.heads)
+    if isinstance(config, HydraViT) and source:
+        cut.check_nested(config, source)
+    if isinstance(config, WeightSelection | IsomorphicPruning | HydraViT):
+        check_smaller(method_of(config), shape, target)
+    if isinstance(config, Dmae):
+        config.decoder.check(target)
+        if target.channels % target.heads:
+            raise UserError(
+                f"DMAE's losses are of widths in heads, and {target.channels} channels are no multiple of {target.heads} heads; "
+                "give a source whose width is one."
+            )
+    return target
+
+
 def check(config: Sized) -> None:
-    """Raises UserError as `check_options` does, and where a job would not find the images that it trains on."""
+    """Raises UserError as `check_options` does, and for whatever else a job would fail with before it trains."""
     check_options(config)
+    source = cut.open_source(config) if isinstance(config, Cut) else None
+    target_of(config, source)
+    if isinstance(config, Learngene) and config.teacher:
+        learngene.read_teacher(config)
     if isinstance(config, Dmae) or (
-        isinstance(config, IsomorphicPruning) and cut.auto_encoder_of(config, cut.open_source(config)) is not None
+        isinstance(config, IsomorphicPruning) and source and cut.auto_encoder_of(config, source) is not None
     ):
         from weight_templates import data
 
@@ -254,13 +283,10 @@ def main(config: Sized) -> Path:
     if isinstance(config, Cut):
         about["source"] = finetune.identity(config.source)
 
-    from weight_templates import convert, inherit, training, trees
+    from weight_templates import convert, training, trees
 
     source = cut.open_source(config) if isinstance(config, Cut) else None
-    shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
-    target = inherit.target_size(shape, config.depth, config.heads)
-    if isinstance(config, Dmae):
-        config.decoder.check(target)
+    target = target_of(config, source)
     if isinstance(config, Learngene):
         config = dataclasses.replace(config, teacher=learngene.teacher_of(config))
         about["teacher"] = finetune.identity(config.teacher, "give the path of a classifier, or none")
@@ -290,8 +316,8 @@ def report(target: ViTConfig, parameters: int, cost: dict[str, Any]) -> None:
     source = "unknown" if cost["source_flops"] is None else f"{cost['source_flops']:.3g} FLOPs"
     source += f", {cost['distillation_flops']:.3g} of them distillation" if "distillation_flops" in cost else ""
     print(
-        f"{target.depth} layers, {target.heads} heads, {parameters:,} parameters, {cost['transferred']:,} of them from the "
-        f"source; source pre-training {source}, for this size {cost['size_flops']:.3g} FLOPs"
+        f"{target.depth} layers, {target.heads} heads, {parameters:,} parameters, made from {cost['transferred']:,} numbers of "
+        f"the source; source pre-training {source}, for this size {cost['size_flops']:.3g} FLOPs"
     )
 
 
@@ -360,13 +386,13 @@ def flops_of_lesson(config: Dmae, teacher: ViTConfig, student: ViTConfig) -> flo
 def cost(config: Sized) -> float:
     """FLOPs of what the method trains, teacher and templates included even where they are there already; raises UserError
     where there is no source, or no images."""
-    from weight_templates import convert, data, inherit
+    from weight_templates import data
     from weight_templates.baselines import pruning
     from weight_templates.counting import count
 
     source = cut.open_source(config) if isinstance(config, Cut) else None
     shape = source.vit.config if source else config.model  # pyright: ignore[reportAttributeAccessIssue]
-    target = inherit.target_size(shape, config.depth, config.heads)
+    target = target_of(config, source)
 
     def images(options: DataOptions) -> int:
         return len(data.open_source(options, shape.image, config.seed))
@@ -381,9 +407,7 @@ def cost(config: Sized) -> float:
     if isinstance(config, Learngene):
         own, train = count(shape).flops, int(0.9 * images(config.data))
         seen, fit = (optim.total(train // optim.batch) * optim.batch for optim in (config.optim, config.fit))
-        teacher = (
-            count(convert.parts(convert.load_model(config.teacher).model)[0].config).flops if config.teacher else own
-        )
+        teacher = count(learngene.read_teacher(config).model.backbone.config).flops if config.teacher else own
         lessons = (0 if config.teacher else 3 * own) + 3 * own + teacher
         return seen * lessons + (0 if config.constraint().fixed else 3 * count(target).flops * fit)
     return 0.0

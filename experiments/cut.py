@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from weight_templates import cli
 from weight_templates.config import ViTConfig
-from weight_templates.errors import UserError
+from weight_templates.errors import NoDecoderError, UserError
 
 
 if TYPE_CHECKING:
@@ -63,23 +63,40 @@ def front(config: "Front", source: Source, target: ViTConfig, run: Any) -> tuple
 
 
 def hydravit(config: "HydraViT", source: Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
-    """The prefix of an unconstrained bank."""
+    """The prefix of an unconstrained bank (HydraViT, arXiv 2409.17978): its first layers, heads and residual channels.
+
+    Widths that were not drawn in pre-training are noted. Prefixes of the depth never are drawn: HydraViT has one depth.
+    """
     import weight_templates as wt
     from weight_templates import convert
-    from weight_templates.baselines.parts import check_smaller
 
-    if source.bank is None or source.bank.family != "none" or source.bank.about.get("scaling") != "submodel":
-        raise UserError(
-            f"{config.source} is no ordinary bank that was pre-trained with random widths; make one with `python "
-            "experiments/pretrain.py --constraint none --scaling.scope submodel --scaling.coupled`."
-        )
-    check_smaller("hydravit", source.vit.config, target)
+    assert source.bank  # as `check_nested` has it
     drawn = source.bank.about.get("widths")
     if drawn and target.heads not in drawn:
         cli.say(
             f"note: {config.source} was pre-trained at widths of {' '.join(map(str, drawn))} heads, not {target.heads}."
         )
     return convert.at_resolution(wt.initialize(source.bank, target.depth, target.heads), target.image), {}
+
+
+def check_nested(config: "HydraViT", source: Source) -> None:
+    """Raises UserError where a source is no ordinary bank whose prefixes were trained."""
+    bank = source.bank
+    if bank is None or bank.family != "none" or bank.about.get("scaling") != "submodel":
+        raise UserError(
+            f"{config.source} is no ordinary bank that was pre-trained with random widths; make one with `python "
+            "experiments/pretrain.py --constraint none --scaling.scope submodel --scaling.coupled`."
+        )
+
+
+def check_scores(config: "IsomorphicPruning", default: "IsomorphicPruning") -> None:
+    """Raises UserError for options of scores that are out of range, or change nothing."""
+    if config.batches < 1:
+        raise UserError(f"--batches {config.batches} is not positive.")
+    given = [name for name in ("batches", "data", "norm_pix") if getattr(config, name) != getattr(default, name)]
+    if config.importance == "magnitude" and given:
+        flag = "--" + given[0].replace("_", "-")
+        raise UserError(f"{flag} is for Taylor scores; leave it out, or --importance magnitude.")
 
 
 def auto_encoder_of(config: "IsomorphicPruning", source: Source) -> Any:
@@ -90,13 +107,15 @@ def auto_encoder_of(config: "IsomorphicPruning", source: Source) -> Any:
     if config.importance == "magnitude":
         return None
     if source.bank is not None:
+        if not config.norm_pix:
+            raise UserError(f"{config.source} is a bank, which tells of its pixels; leave out --no-norm-pix.")
         return source.bank.model
     try:
         return convert.load_mae(config.source, heads=config.source_heads, norm_pix=config.norm_pix)
     except UserError as error:
-        if config.importance:
-            raise UserError(f"{str(error).rstrip('.')}; or say --importance magnitude.") from None
-        return None
+        if isinstance(error, NoDecoderError) and config.importance is None:
+            return None
+        raise UserError(f"{str(error).rstrip('.')}; or say --importance magnitude.") from None
 
 
 def isomorphic_pruning(
@@ -107,7 +126,6 @@ def isomorphic_pruning(
 
     from weight_templates import data
     from weight_templates.baselines import pruning
-    from weight_templates.baselines.parts import check_smaller
 
     mae = auto_encoder_of(config, source)
     if mae is None:
@@ -119,12 +137,11 @@ def isomorphic_pruning(
             f"the decoder of {config.source} is for {mae.encoder.config.image} px; leave out --image, which finetune.py "
             "takes too, or say --importance magnitude."
         )
-    vit = source.vit.config
-    check_smaller("pruning", vit, target)  # before all images are read
-    loaded = data.load(data.open_source(config.data, vit.image, config.seed), config.data, cli.say)
+    image = source.vit.config.image
+    loaded = data.load(data.open_source(config.data, image, config.seed), config.data, cli.say)
     size = min(pruning.BATCH, max(1, int(0.9 * len(loaded.good))))  # a part is held out
     chosen = data.split(loaded.good, size, config.seed)
-    views = [data.evaluation_views(loaded, chosen.indices(step), vit.image) for step in range(config.batches)]
+    views = [data.evaluation_views(loaded, chosen.indices(step), image) for step in range(config.batches)]
     scores = pruning.taylor(mae, views, key=jr.key(config.seed))
     flops = config.batches * size * flops_of_look(mae, target)
     return pruning.prune(source.vit, target, scores), {"size_flops": flops}

@@ -437,11 +437,11 @@ def backbone_of(config: Config) -> tuple[Any, str]:
     import jax.random as jr
 
     import weight_templates as wt
-    from weight_templates import convert
+    from weight_templates import convert, inherit
     from weight_templates.models import ViT
 
     if config.start == "scratch":
-        shape = config.model.resized(config.depth, config.heads)
+        shape = inherit.target_size(config.model, config.depth, config.heads)
         shape = shape if config.image is None else dataclasses.replace(shape, image=config.image)
         return ViT(shape, key=jr.fold_in(jr.key(config.seed), 0x766974)), "scratch"
     if config.model != PRESETS[config.preset].model:

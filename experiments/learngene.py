@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import finetune
 from weight_templates import cli
-from weight_templates.config import ViTConfig, to_json
+from weight_templates.config import OptimOptions, ViTConfig, to_json
 from weight_templates.errors import UserError
 
 
@@ -28,8 +28,14 @@ def check(config: "Learngene") -> None:
     from weight_templates.layouts import LAYOUTS
 
     config.recipe.check()
-    config.optim.check()
-    config.fit.check("--fit")
+    trained = trained_of(config)
+    for flag, optim in trained.items():
+        optim.check(flag)
+    if config.fit != type(config)().fit and "--fit" not in trained:
+        raise UserError(
+            f"--fit.* was given, but scalers of {type(config).__name__.upper()} follow from the depth, and none is fitted; "
+            "leave it out."
+        )
     if config.recipe.layer_decay < 1:
         raise UserError("--recipe.layer-decay is for fine-tuning; the templates belong to all layers.")
     layout = LAYOUTS["components"]()
@@ -37,8 +43,24 @@ def check(config: "Learngene") -> None:
     source = data.open_source(config.data, config.model.image, config.seed)
     finetune.check_classes(source.name, source.classes)
     images = np.arange(len(source))
-    for flag, batch in (("--optim", config.optim.batch), ("--fit", config.fit.batch)):
-        data.split(images, batch, config.seed, part=1 / 10, most=float("inf"), flag=f"{flag}.batch")
+    for flag, optim in trained.items():
+        data.split(images, optim.batch, config.seed, part=1 / 10, most=float("inf"), flag=f"{flag}.batch")
+
+
+def trained_of(config: "Learngene") -> dict[str, OptimOptions]:
+    """The options of what is trained, by their flag."""
+    return {"--optim": config.optim} | ({} if config.constraint().fixed else {"--fit": config.fit})
+
+
+def read_teacher(config: "Learngene") -> Any:
+    """The teacher and what its file says; raises UserError where it is no classifier of the images' side."""
+    from weight_templates import convert
+    from weight_templates.models import Classifier
+
+    read = convert.load_model(config.teacher, heads=config.teacher_heads)
+    if not isinstance(read.model, Classifier) or read.model.backbone.config.image != config.model.image:
+        raise UserError(f"{config.teacher} is no classifier of {config.model.image} px; give one, or leave it out.")
+    return read
 
 
 def teacher_of(config: "Learngene") -> str:
@@ -46,7 +68,7 @@ def teacher_of(config: "Learngene") -> str:
     does not divide among the devices."""
     from weight_templates import training
 
-    for flag, optim in (("--optim", config.optim), ("--fit", config.fit)):
+    for flag, optim in trained_of(config).items():
         training.data_mesh(config.run.devices, optim.batch, optim.microbatches, flag)
     if config.teacher:
         return config.teacher
@@ -128,16 +150,14 @@ def fitted(config: "Learngene", source: None, target: ViTConfig, run: Any) -> tu
     import jax.random as jr
 
     import weight_templates as wt
-    from weight_templates import convert, inherit
+    from weight_templates import inherit
     from weight_templates.baselines import learngene
     from weight_templates.constrained import materialize
     from weight_templates.counting import count
     from weight_templates.models import Classifier
 
-    read = convert.load_model(config.teacher)
+    read = read_teacher(config)
     teacher = read.model
-    if not isinstance(teacher, Classifier) or teacher.backbone.config.image != config.model.image:
-        raise UserError(f"{config.teacher} is no classifier of {config.model.image} px; give one, or leave it out.")
     auxiliary, steps = auxiliary_of(config, teacher, read.about.get("classes"))
     skey, hkey = jr.split(jr.key(config.seed))
     backbone = learngene.at_size(jax.tree.map(jnp.asarray, auxiliary), target, key=skey)

@@ -34,8 +34,8 @@ def main(config: Config) -> None:
     root = expanded(config.root)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give --root the folder of your runs.")
-    if config.every is not None and config.every <= 0:
-        raise UserError(f"--every {config.every} is not positive.")
+    if config.every is not None and not 0 < config.every <= 86400:
+        raise UserError(f"--every {config.every:g} is not between 0 and a day's 86400 seconds.")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             print(report(root))
@@ -65,7 +65,7 @@ def report(root: Path) -> str:
 def progress(run: Path) -> tuple[str, ...]:
     """One line about a run."""
     starts, lines = read_json(run / "environment.json") or [], records(run / "metrics.jsonl")
-    done, of = max([line["step"] for line in lines], default=0), starts[-1].get("steps") if starts else None
+    done, of = max([line.get("step", 0) for line in lines], default=0), starts[-1].get("steps") if starts else None
     state = "finished" if (run / "summary.json").exists() else "running" if held(run) else "stopped"
     shown = {key: value for line in lines for key, value in line.items() if key.endswith(("loss", "top1"))}
     speeds = records(run / "timing.jsonl")
@@ -86,8 +86,12 @@ def progress(run: Path) -> tuple[str, ...]:
 
 def records(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file of records."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    found = []
+    for line in path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []:
+        with contextlib.suppress(ValueError):  # another's file
+            if line.endswith("\n") and isinstance(record := json.loads(line), dict):
+                found.append(record)
+    return found
 
 
 def held(run: Path) -> bool:

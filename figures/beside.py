@@ -2,10 +2,14 @@
 of training behind them."""
 
 import itertools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from figures.records import by_epoch, noise, save, signed, spread
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 WORDS = {
@@ -216,26 +220,59 @@ def line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+MOST = 10
+"""Lines that can be told apart in a panel."""
+
+
+def shares(runs: Any, order: list[str]) -> list[list[str]]:
+    """The rows that have runs, in `order`, as many figures as it takes so that no panel has more than `MOST` lines; the first
+    row is in each, to compare with."""
+    first, *others = [row for row in order if row in set(runs["arm"])]
+    figures = max(1, -(-len(others) // (MOST - 1)))
+    size = max(1, -(-len(others) // figures))
+    return [[first, *others[at : at + size]] for at in range(0, max(1, len(others)), size)]
+
+
+def pictures(runs: Any, order: list[str], words: str, name: str) -> list[str]:
+    """What a page has of the figures that `curves` draws."""
+    count = len(shares(runs, order))
+    return [line for number in range(count) for line in ("", f"![{words}]({numbered(name, number)}.png)")]
+
+
+def numbered(name: str, number: int) -> str:
+    """The name of a figure that there may be several of, the first without a number."""
+    return f"{name}-{number + 1}" if number else name
+
+
 def curves(runs: Any, column: str, order: list[str], legend: str, name: str) -> None:
-    """Held-out accuracy against the epoch, one panel a column of the table, three panels in a row.
+    """Held-out accuracy against the epoch, one panel a column of the table, three panels in a row, a figure for each of
+    `shares`.
 
     **Arguments:**
 
     - `order`: of the rows of the table, all that there can be.
     - `legend`: what a row is called.
     """
+    for number, rows in enumerate(shares(runs, order)):
+        save(drawn(runs[runs["arm"].isin(rows)], column, rows, legend), numbered(name, number))
+
+
+def drawn(runs: Any, column: str, order: list[str], legend: str) -> "Figure":
+    """One figure of `curves`."""
     import matplotlib as mpl
     import seaborn as sns
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    order = [row for row in order if row in set(runs["arm"])]
     table = by_epoch(runs).rename(columns={"arm": legend})
     panels = list(dict.fromkeys(table[column]))
     across = min(3, len(panels))
     down = -(-len(panels) // across)
+    ncols = max(
+        1, min(4, 115 // (max(map(len, order)) + 9))
+    )  # as many as 6.6 inches hold, a line's sample being nine letters
     with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 8}):
-        figure = Figure(figsize=(6.6, 2 * down + 0.2 * -(-len(order) // 4)), layout="constrained")
+        figure = Figure(figsize=(6.6, 2 * down + 0.2 * -(-len(order) // ncols)), layout="constrained")
         grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
         for axes, panel in zip(grid, panels, strict=False):
             some: Any = table[table[column] == panel]
@@ -250,6 +287,6 @@ def curves(runs: Any, column: str, order: list[str], legend: str, name: str) -> 
         axes.get_legend().remove()
         for empty in grid[len(panels) :]:
             empty.set_axis_off()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False)
         sns.despine(figure)
-        save(figure, name)
+    return figure

@@ -45,23 +45,39 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Collects records, writes pages, figures, the README's table and the report."""
-    root = expanded(config.root)
+    """Collects records, writes pages, figures, the README's table and the report; raises UserError in the end where records
+    are not whole, or `config` names a folder that is not there."""
+    root, out = expanded(config.root), expanded(config.report)
+    if config.root != Config.root and not root.is_dir():
+        raise UserError(f"there is no folder {root}; give --root the folder of your runs.")
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise UserError(f"{out} cannot be written; give --report a file in a folder that is there.")
     for path in sorted(root.glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime):
         try:
             if not collect(json.loads(path.read_text()), root):
                 cli.say(f"not collected    {path}: none of its jobs is done in {root}")
         except (UserError, RunError) as error:
             cli.say(f"not collected    {path}: {error}")
+        except (ValueError, KeyError, TypeError):
+            cli.say(f"not collected    {path}: it is not whole; remove it.")
+    broken = []
     for name in names():
-        PAGES[records.subject(name)](name)
-        cli.say(f"page             {records.RESULTS / name}.md")
+        try:
+            records.make(PAGES[records.subject(name)], name)
+            cli.say(f"page             {records.RESULTS / name}.md")
+        except UserError as error:
+            cli.say(f"no page          {error}")
+            broken.append(name)
     overview.main()
     readme, page = records.RESULTS.parents[1] / "README.md", records.RESULTS / "methods.md"
     if readme.exists() and page.exists():
         readme.write_text(quoted(readme.read_text(), page.read_text()))
-    Path(config.report).write_text(report())
-    cli.say(f"report           {config.report}")
+    out.write_text(report())
+    cli.say(f"report           {out}")
+    if broken:
+        raise UserError(
+            f"no new page of {', '.join(broken)}, whose records are not whole, see above; all else is made."
+        )
 
 
 def names() -> list[str]:

@@ -115,7 +115,8 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         if table.both():
             text += ["", beside.agreement(table)]
         if of.score == "top1":
-            text += ["", f"![held-out accuracy while training, {section}]({name}-{slug(section)}-curves.png)"]
+            words = f"held-out accuracy while training, {section}"
+            text += beside.pictures(some, list(METHODS), words, f"{name}-{slug(section)}-curves")
     return [
         *text,
         *reconstructions.words(runs, name),
@@ -166,6 +167,4 @@ def costs(runs: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    for ablation in TITLES:
-        for name in records.names(ablation):
-            main(name)
+    records.command(main, TITLES)

@@ -96,5 +96,4 @@ def picture(name: str, run: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    for name in records.names("pretraining"):
-        main(name)
+    records.command(main, TITLES)

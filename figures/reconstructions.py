@@ -20,10 +20,11 @@ ACROSS = 9
 
 
 def drawn(runs: Any) -> list[dict[str, Any]]:
-    """The runs that have pictures, one a size."""
+    """The runs that have pictures, one a size; none where there is one size, of which nothing can be compared."""
     if "pictures" not in runs:
         return []
-    return runs[runs["pictures"].notna()].drop_duplicates("size").to_dict("records")
+    some = runs[runs["pictures"].notna()].drop_duplicates("size").to_dict("records")
+    return some if len(some) > 1 else []
 
 
 def words(runs: Any, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from weight_templates import cli
 from weight_templates.config import digest
+from weight_templates.errors import UserError
 from weight_templates.files import write_bytes
 
 
@@ -29,12 +31,38 @@ UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}
 """Metadata of a PDF without what differs from one run to the next."""
 
 
+def parsed(name: str) -> dict[str, Any]:
+    """A file of records; raises UserError where it is not one, or not whole."""
+    path = RECORDS / f"{name}.json"
+    try:
+        tree = json.loads(path.read_text())
+        whole = isinstance(tree["about"], dict) and all(isinstance(run, dict) for run in tree["runs"]) and tree["runs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path} has no whole records; restore it, as by `git checkout {path}`, or remove it.")
+    return tree
+
+
 def read_runs(name: str) -> tuple[dict[str, Any], Any]:
-    """What a file of records says of itself, and its runs as a table."""
+    """What a file of records says of itself, and its runs as a table; raises UserError as `parsed` does."""
     import pandas as pd  # slow to import, like all that draws, and the command lines of ablations import this
 
-    tree = json.loads((RECORDS / f"{name}.json").read_text())
+    tree = parsed(name)
     return tree["about"], pd.DataFrame(tree["runs"])
+
+
+def make(page: Callable[[str], None], name: str) -> None:
+    """Writes a page; raises UserError where its records are not whole."""
+    try:
+        page(name)
+    except KeyError as error:
+        raise UserError(f"{RECORDS / name}.json has runs without {error}; restore the file, or remove it.") from None
+
+
+def command(page: Callable[[str], None], ablations: Iterable[str]) -> None:
+    """The command line of what makes the pages of some ablations: makes all that have records."""
+    cli.run(lambda: [make(page, name) for ablation in ablations for name in names(ablation)])
 
 
 def read(name: str) -> tuple[dict[str, Any], Any]:
@@ -64,7 +92,7 @@ def keep(ablation: str, about: dict[str, Any], runs: list[dict[str, Any]]) -> st
     candidates = ablation, *(f"{ablation}-{digest(of)}" for of in (protocol(own), [protocol(own), extents(own)]))
     for name in candidates:
         path = RECORDS / f"{name}.json"
-        before = json.loads(path.read_text()) if path.exists() else None
+        before = parsed(name) if path.exists() else None
         if before is None or (protocol(before) == protocol(own) and not clash(before, own)):
             break
     if name != ablation:

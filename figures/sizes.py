@@ -40,7 +40,7 @@ def from_probe(runs: Any, run: dict[str, Any]) -> list[list[float]]:
     same = runs["arm"] == PROBES[run["arm"]]
     for key in ("data", "depth", "heads", "seed"):
         same &= runs[key] == run[key]
-    return records.begun(run["curve"], {"held_out": runs[same]["held_out"].iloc[0]})
+    return records.begun(run["curve"], {"held_out": runs[same]["held_out"].iloc[0]} if same.any() else None)
 
 
 def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
@@ -89,31 +89,56 @@ def table(runs: Any) -> list[str]:
         f"{what}, {arm}" for arm in gaining for what in ("gain", "ratio")
     ]
     lines = ["| " + " | ".join(heading) + " |", "|---" * len(heading) + "|"]
-    below: dict[str, list[str]] = {arm: [] for arm in gaining}
+    gains: dict[str, dict[str, float]] = {arm: {} for arm in gaining}
     for (depth, heads), some in runs.groupby(["depth", "heads"]):
-        cells = {arm: some[some["arm"] == arm].sort_values("seed") for arm in arms}
-        row = [str(depth), str(heads), f"{int(cells['scratch']['parameters'].iloc[0]):,}"]
-        row += [f"{spread(cells[arm]['top1'].to_numpy())} / {cells[arm]['top5'].mean():.1f}" for arm in arms]
+        cells = {arm: some[some["arm"] == arm].set_index("seed").sort_index() for arm in arms}
+        row = [str(depth), str(heads), f"{int(some['parameters'].max()):,}"]  # with the head, which probes have alone
+        row += [scored(cells[arm]) for arm in arms]
         for arm in gaining:
-            gain = cells[arm]["top1"].to_numpy() - cells["scratch"]["top1"].to_numpy()
-            ratios = [convergence(a, b) for a, b in zip(cells[arm]["curve"], cells["scratch"]["curve"], strict=True)]
+            own, scratch = (cells.get(of, some[:0]) for of in (arm, "scratch"))
+            both = own.index.intersection(scratch.index)  # the seeds that both have
+            if not len(both):
+                row += ["", ""]
+                continue
+            gain = (own["top1"] - scratch["top1"])[both].to_numpy()
+            ratios = [convergence(own["curve"][seed], scratch["curve"][seed]) for seed in both]
             reached = [ratio for ratio in ratios if ratio is not None]
             row += [spread(gain, sign=True), f"{np.mean(reached):.2f}" if len(reached) == len(ratios) else "–"]
-            if gain.mean() <= 0:
-                below[arm].append(f"L{depth}H{heads}")
+            gains[arm][f"L{depth}H{heads}"] = gain.mean()
         lines.append("| " + " | ".join(row) + " |")
-    total = runs.groupby(["depth", "heads"]).ngroups
-    for arm, sizes in below.items():
-        where = f"; not at {', '.join(sizes)}" if sizes else ""
-        lines += ["", f"{arm.capitalize()} beats scratch at {total - len(sizes)} of {total} sizes{where}."]
+    margin = by_chance(runs)
+    for arm, found in gains.items():
+        within = [size for size, gain in found.items() if abs(gain) <= margin]
+        behind = [size for size, gain in found.items() if gain < -margin]
+        told = "".join(
+            f"; {words} {', '.join(sizes)}"
+            for words, sizes in (("within chance at", within), ("behind it at", behind))
+            if sizes
+        )
+        ahead = len(found) - len(within) - len(behind)
+        lines += ["", f"{arm.capitalize()} beats scratch by more than chance at {ahead} of {len(found)} sizes{told}."]
     return lines
+
+
+def scored(some: Any) -> str:
+    """Top-1 and top-5 of an arm at a size; empty where there are no runs."""
+    return f"{spread(some['top1'].to_numpy())} / {some['top5'].mean():.1f}" if len(some) else ""
+
+
+def images_of(runs: Any) -> int:
+    """Images that runs were judged on."""
+    return (runs["test"].where(runs["test"].notna(), runs["held_out"])).iloc[0]["images"]
+
+
+def by_chance(runs: Any) -> float:
+    """How far two networks of the same accuracy are apart by chance, nineteen times in twenty, in points."""
+    return noise(runs["top1"].mean(), images_of(runs))
 
 
 def chance(runs: Any) -> str:
     """How far two accuracies are apart by chance, in words."""
-    images = (runs["test"].where(runs["test"].notna(), runs["held_out"])).iloc[0]["images"]
     return (
-        f"On {images:,} test images, two networks of the same accuracy are up to {noise(runs['top1'].mean(), images):.1f} "
+        f"On {images_of(runs):,} test images, two networks of the same accuracy are up to {by_chance(runs):.1f} "
         "points apart nineteen times in twenty: smaller gains tell nothing."
         + (" What another seed would change is not in that." if runs["seed"].nunique() == 1 else "")
     )
@@ -170,5 +195,4 @@ def curves(runs: Any, name: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in records.names("sizes"):
-        main(name)
+    records.command(main, TITLES)

@@ -23,8 +23,15 @@ TITLES = {
 def main(name: str) -> None:
     """Writes the page of a file of records, and its figure."""
     about, runs = read(name)
+    order = order_of(about, runs)
+    runs = runs.sort_values("arm", key=lambda arms: arms.map(order.index), kind="stable")
     write(name, page(name, about, runs))
-    beside.curves(runs, "size", list(dict.fromkeys(runs["arm"])), "row", f"{name}-curves")
+    beside.curves(runs, "size", order, "row", f"{name}-curves")
+
+
+def order_of(about: dict[str, Any], runs: Any) -> list[str]:
+    """All rows that there can be, as the ablation has them."""
+    return list(dict.fromkeys([*about.get("rows", []), *runs["arm"]]))
 
 
 def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
@@ -32,10 +39,18 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     ablation = records.subject(name)
     model, before = about["model"], about["pretraining"]
     printed = paper.ABLATIONS.get(ablation, {})
-    order = list(dict.fromkeys([*about.get("rows", []), *runs["arm"], *printed]))
+    order = list(dict.fromkeys([*order_of(about, runs), *printed]))
     present = [row for row in order if row in {*runs["arm"], *printed}]
-    runs = runs.sort_values("arm", key=lambda arms: arms.map(order.index), kind="stable")
     table = beside.table(runs, present, "size", printed)
+    gains = [
+        "",
+        f"Gains over “{beside.measured(table)[0]}”"
+        + (": ours, the paper's, and the difference." if table.both() else ".")
+        + f" By chance, {', '.join(f'{beside.apart(table, c):.1f} points at {c}' for c in table.columns)} may lie between two "
+        f"rows of the same worth.{beside.caveat(table)}",
+        "",
+        *beside.gains(table),
+    ]
     return [
         f"# {records.title(TITLES, name)}",
         "",
@@ -49,26 +64,19 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         f"{runs['seed'].nunique()} seed(s). Trained at {commits(runs)} on {devices(runs)}.",
         "",
         beside.cells(runs, "top1")
-        + ("; after the bars the paper's, on ImageNet at 224 px, and the difference." if printed else "."),
+        + ("; after the bars the paper's, on ImageNet at 224 px, and the difference." if table.both() else "."),
         "",
         *beside.scores(table),
         *beside.probes(runs, table.rows, "size"),
-        "",
-        f"Gains over “{table.rows[0]}”"
-        + (": ours, the paper's, and the difference." if printed else ".")
-        + f" By chance, {', '.join(f'{beside.apart(table, c):.1f} points at {c}' for c in table.columns)} may lie between two "
-        f"rows of the same worth.{beside.caveat(table)}",
-        "",
-        *beside.gains(table),
-        *(["", beside.agreement(table)] if printed else []),
+        *(gains if len(beside.measured(table)) > 1 else []),
+        *(["", beside.agreement(table)] if table.both() else []),
         "",
         "Pre-training: numbers in the template and in the scalers, FLOPs of the widths that were computed, and the "
         "reconstruction loss on held-out images at 3 and at 12 heads. Of rows with as many steps, those that draw "
         "widths had less compute.",
         "",
         *pretraining(runs),
-        "",
-        f"![held-out accuracy while training]({name}-curves.png)",
+        *beside.pictures(runs, order, "held-out accuracy while training", f"{name}-curves"),
         *(["", "## The paper's numbers", "", paper.NOTES[ablation]] if ablation in paper.NOTES else []),
     ]
 
@@ -85,6 +93,4 @@ def pretraining(runs: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    for ablation in TITLES:
-        for name in records.names(ablation):
-            main(name)
+    records.command(main, TITLES)

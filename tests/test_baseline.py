@@ -8,6 +8,7 @@ import equinox as eqx
 import jax.random as jr
 import numpy as np
 import pytest
+import safetensors.numpy
 from safetensors import safe_open
 
 import weight_templates as wt
@@ -20,6 +21,9 @@ from weight_templates.models import Classifier
 
 from .helpers import ENHANCED, PLAIN, jpeg, refused, vit
 from .helpers import mae as constrained_mae
+
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +58,8 @@ def test_every_method_leaves_a_model_and_its_account(tmp_path, source):
         "dmae": [source, "--optim.steps=2", "--optim.batch=8", "--decoder.width=16", "--decoder.heads=2", *FEW],
     }
     network = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.depth=3"]
-    for method in ("wave", "tleg"):
-        commands[method] = [*network, *FEW, "--optim.batch=8", "--optim.steps=2", "--fit.batch=8", "--fit.steps=2"]
+    commands["tleg"] = [*network, *FEW, "--optim.batch=8", "--optim.steps=2"]
+    commands["wave"] = [*commands["tleg"], "--fit.batch=8", "--fit.steps=2"]
     assert commands.keys() == baseline.METHODS.keys() - {"fine"}  # which is killed below
     for method, words in commands.items():
         made = call(tmp_path, method, *words, *TARGET)
@@ -127,6 +131,14 @@ def test_mistakes(tmp_path, source, capsys, monkeypatch):
     wt.save_bank(tucker, wt.Bank(constrained_mae(ENHANCED, key=jr.key(0)), "tucker", {}))
     teacher = tmp_path / "teacher.safetensors"
     convert.save_model(teacher, Classifier(vit(ENHANCED), 3, key=jr.key(0)), {})
+    odd = tmp_path / "odd.safetensors"
+    wide = dataclasses.replace(PLAIN, heads=5, head_dim=12)
+    convert.export_model(odd, Classifier(vit(wide), 10, key=jr.key(0)), "timm", {})
+    uneven = tmp_path / "uneven.safetensors"
+    convert.save_model(uneven, vit(dataclasses.replace(ENHANCED, width=18)), {})
+    half = tmp_path / "half.safetensors"  # of an auto-encoder whose decoder has lost a tensor
+    theirs = safetensors.numpy.load_file(GOLDEN / "huggingface-mae" / "model.safetensors")
+    safetensors.numpy.save_file({n: a for n, a in theirs.items() if n != "decoder.decoder_pred.bias"}, half)
     stranger = tmp_path / "stranger.safetensors"
     convert.save_model(stranger, Classifier(vit(ENHANCED), 10, key=jr.key(0)), {"classes": [*"abcdefghij"]})
     network = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.depth=3"]
@@ -158,6 +170,20 @@ def test_mistakes(tmp_path, source, capsys, monkeypatch):
         ),
         (["tleg", tmp_path / "no.safetensors", *network], ["no.safetensors; give the path of a classifier, or none"]),
         (["tleg", "--model.depth=1"], ["weights of TLEG", "--model.depth 2"]),
+        (["tleg", "--fit.steps=3", *network], ["TLEG follow from the depth", "leave it out"]),
+        (["wave", "--parts=3", "--kronecker.tile", "4", "4", *network], ["--parts and --kronecker.tile"]),
+        (
+            ["wave", odd, "--heads=3", *network, *FEW, "--optim.batch=8", "--fit.batch=8"],
+            ["heads of 60 channels", "--teacher-heads"],
+        ),
+        (
+            ["wave", odd, "--teacher-heads=7", *network, *FEW, "--optim.batch=8", "--fit.batch=8"],
+            ["7 heads do not divide 60"],
+        ),
+        (["isomorphic-pruning", source, "--no-norm-pix", *FEW], ["is a bank", "--no-norm-pix"]),
+        (["isomorphic-pruning", plain, "--importance=magnitude", "--batches=3"], ["--batches is for Taylor"]),
+        (["isomorphic-pruning", half, "--source-heads=3", *TARGET, *FEW], ["decoder", "--importance magnitude"]),
+        (["dmae", uneven, "--depth=1", *FEW], ["18 channels are no multiple of 4 heads"]),
         (["scratch", "--model.width=100", "--heads=3"], ["100 channels is no multiple of 12 heads", "--heads"]),
         (["fine", *network, f"--data={unlabelled}"], ["unlabelled has 0 class(es)", "one folder a class"]),
         (["wave", "--depth=0", *network], ["--depth 0"]),
@@ -187,7 +213,7 @@ def test_jobs_are_refused_where_there_are_no_images(method, tmp_path, source):
         baseline.check(lacking)
     baseline.check_options(lacking)
     if method == "isomorphic-pruning":
-        baseline.check(dataclasses.replace(lacking, importance="magnitude"))
+        baseline.check(dataclasses.replace(lacking, importance="magnitude", data=DataOptions()))
         plain = tmp_path / "plain.safetensors"
         convert.save_model(plain, vit(PLAIN), {})
         baseline.check(dataclasses.replace(lacking, source=str(plain)))
@@ -203,7 +229,7 @@ def test_what_a_teacher_cost_is_told_where_it_is_known(tmp_path, source, capsys)
     for start in ("scratch", str(source)):
         words = [start, *few, *(network if start == "scratch" else [])]
         teacher = finetune.main(cli.parse(finetune.PRESETS, words))
-        made = call(tmp_path, "tleg", teacher, *network, *few[:-1], "--fit.batch=8", *TARGET)
+        made = call(tmp_path, "tleg", teacher, *network, *few[:-1], *TARGET)
         told[start] = json.loads((made.parent / "summary.json").read_text())["cost"]
         assert told[start]["distillation_flops"] == 4 * once * 16
     assert told["scratch"]["source_flops"] == 3 * once * 16 + 4 * once * 16

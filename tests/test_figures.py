@@ -8,11 +8,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from figures import beside, make, overview, paper, reconstructions, records
+from figures import beside, make, overview, paper, reconstructions, records, sizes
 from PIL import Image
 
 from weight_templates import launch
+from weight_templates.errors import UserError
 
+from .helpers import refused
 from .slurm import work
 
 
@@ -199,12 +201,87 @@ def test_runs_that_were_moved_are_collected_where_they_are(tmp_path, monkeypatch
         ("gone", {"module": "ablations.no_longer", "argv": []}),
     ):
         (tmp_path / "after" / "sweeps" / f"{name}.json").write_text(json.dumps(sweep))
+    (tmp_path / "after" / "sweeps" / "half.json").write_text("{")
     make.main(make.Config(str(tmp_path / "after"), str(tmp_path / "report.html")))
     assert [cell["number"] for cell in json.loads((tmp_path / "after" / "collected.json").read_text())] == [0]
     told = capsys.readouterr().err
     assert "undone.json: none of its jobs is done" in told
     assert "gone.json: No module named 'ablations.no_longer'; remove" in told
-    assert told.count("not collected") == 2
+    assert "half.json: it is not whole; remove it" in told
+    assert told.count("not collected") == 3
+
+
+def test_records_that_are_not_whole_are_named_and_all_else_is_made(tmp_path, monkeypatch, capsys):
+    committed = records.RECORDS
+    for what, folder in (("RECORDS", "results"), ("RESULTS", "docs")):
+        monkeypatch.setattr(records, what, tmp_path / folder)
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(overview, "main", lambda: None)
+    monkeypatch.setattr(make, "report", lambda: "all")
+    whole = (committed / "architecture.json").read_text()
+    lacking = json.loads(whole)
+    for run in lacking["runs"]:
+        del run["curve"]
+    for name, text in (
+        ("architecture", whole),
+        ("choices", json.dumps(lacking)),
+        ("constraints", whole[:500]),
+        ("downstream", "{}"),
+        ("methods", '{"about": {}, "runs": []}'),
+    ):
+        (tmp_path / "results" / f"{name}.json").write_text(text)
+    config = make.Config(report=str(tmp_path / "report.html"))
+    said = refused(capsys, lambda: make.main(config))
+    assert "no new page of methods, downstream, constraints, choices" in said
+    assert (tmp_path / "report.html").read_text() == "all"
+    assert (tmp_path / "docs" / "architecture-curves.png").exists()
+    with pytest.raises(UserError, match=r"constraints\.json has no whole records; restore it"):
+        records.keep("constraints", {"command": "x"}, [{"arm": "none"}])
+    with pytest.raises(UserError, match="without 'curve'"):
+        records.make(make.PAGES["choices"], "choices")
+    for wrong, says in (
+        (make.Config(root=str(tmp_path / "nowhere")), "nowhere; give --root"),
+        (make.Config(report=str(tmp_path / "no" / "r.html")), "give --report"),
+    ):
+        assert says in refused(capsys, lambda w=wrong: make.main(w))
+
+
+@pytest.mark.parametrize("arm", sizes.ARMS)
+def test_the_grid_of_sizes_leaves_empty_what_has_no_runs(arm):
+    about, runs = records.read("sizes")
+    gone = (runs["arm"] == arm) & (runs["depth"] == 6) & (runs["heads"] == 6)
+    some = runs[~gone].copy()
+    some["curve"] = [sizes.from_probe(some, run) for run in some.to_dict("records")]
+    whole, lacking = (sizes.page("sizes", about, of) for of in (runs, some))
+    changed = [(a, b) for a, b in zip(whole, lacking, strict=True) if a != b and a.startswith("| 6 | 6 |")]
+    assert len(changed) == runs["data"].nunique()
+    for before, after in changed:
+        assert len(after.split("|")) == len(before.split("|"))
+        assert "|  |" in after
+
+
+def test_curves_can_be_told_apart_however_many_rows():
+    """At most ten lines in a panel, the first row in every figure, and a legend that is inside."""
+    order = [f"a row with a long name, {number}" for number in range(26)]
+    sizes = ("L3H12", "L6H12")
+    runs = pd.DataFrame(
+        {"arm": arm, "size": size, "curve": [[1.0, 0.3], [2.0, 0.4]]} for arm in order for size in sizes
+    )
+    parts = beside.shares(runs, [*order, "a row without runs"])
+    assert [part[0] for part in parts] == [order[0]] * 3
+    assert [row for part in parts for row in part[1:]] == order[1:]
+    assert max(map(len, parts)) <= beside.MOST
+    for part in parts:
+        figure = beside.drawn(runs[runs["arm"].isin(part)], "size", part, "row")
+        figure.canvas.draw()
+        box, whole = figure.legends[0].get_window_extent(), figure.bbox
+        assert whole.x0 <= box.x0
+        assert box.x1 <= whole.x1
+        assert whole.y0 <= box.y0
+        colours = {line.get_color() for line in figure.axes[0].get_lines() if len(line.get_xdata())}
+        assert len(colours) == len(part)
+    assert beside.shares(runs[:1], order) == [[order[0]]]
+    assert beside.pictures(runs, order, "w", "n")[1::2] == ["![w](n.png)", "![w](n-2.png)", "![w](n-3.png)"]
 
 
 def test_what_was_launched_is_collected_and_reported(tmp_path, monkeypatch):
@@ -277,7 +354,7 @@ def test_what_is_said_of_the_papers_averages_follows_from_its_numbers():
     assert all(f"{number:.2f}" in paper.NOTES["downstream"] for number in (*found, sweet.mean(), best))
 
 
-@pytest.mark.parametrize("sizes", [1, 9])
+@pytest.mark.parametrize("sizes", [2, 9])
 def test_reconstructions_are_drawn_from_records(tmp_path, monkeypatch, sizes):
     """A column a size beside images and what is visible, nine to a row; colours that can be told apart in the figure."""
     monkeypatch.setattr(records, "RESULTS", tmp_path)
@@ -296,4 +373,5 @@ def test_reconstructions_are_drawn_from_records(tmp_path, monkeypatch, sizes):
     found = {tuple(colour) for colour in made.reshape(-1, 3).tolist()}
     assert {(255, 0, 0), (0, 255, 0), *((0, 0, 100 + 10 * n) for n in range(sizes))} <= found
     assert reconstructions.words(runs[:0], "some") == []
+    assert reconstructions.words(runs[:1], "some") == []  # nothing to compare
     assert reconstructions.words(pd.DataFrame({"size": ["L1H3"]}), "some") == []

@@ -102,6 +102,15 @@ def test_a_probed_head_starts_where_the_probe_ended(tmp_path, bank):
     assert again == probe
 
 
+def test_a_width_that_is_no_multiple_of_the_heads_is_trained_as_it_is():
+    """Unless heads are asked for, which then have no width."""
+    words = ["scratch", "--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.width=18"]
+    vit, _ = finetune.backbone_of(cli.parse(finetune.PRESETS, [*words, "--depth=2"]))
+    assert (vit.config.depth, vit.config.channels, vit.embed.weight.shape[0]) == (2, 18, 18)
+    with pytest.raises(wt.UserError, match="18 channels is no multiple of 4 heads"):
+        finetune.backbone_of(cli.parse(finetune.PRESETS, [*words, "--heads=3"]))
+
+
 def test_models_and_scratch_are_starts_too(tmp_path, bank, rng):
     made = call("initialize", bank, "--depth=3", "--heads=5", "--out", tmp_path / "vit.safetensors")
     vit = wt.load_model(made).model

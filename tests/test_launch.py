@@ -144,7 +144,23 @@ def test_a_job_that_dies_is_found_dead(tmp_path):
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 1
     assert "failed   wait-0" in told
-    assert "it ended without a result" in told or "without a word" in told
+    assert "it was killed, or ended without a result" in told
+
+
+def test_last_words_are_no_alarm_and_no_progress(tmp_path):
+    """What XLA says of slow compilation stands last in many logs, and is not why a process was killed."""
+    log = tmp_path / "1_0_log.err"
+    log.write_text(
+        "reading images\nstep 3/9  loss 1\nE1126 11:00:01 73 alarm.cc:73] \n*****\n[Compiling module jit_f]\n****.\n"
+    )
+    folder = tmp_path / "jobs" / "wait"
+    write_json(folder / "job.json", {"submissions": [{"cluster": "local", "id": "0", "log": str(log)}]})
+    assert (
+        jobs.states([folder])[0].why
+        == f"it was killed, or ended without a result; last words: reading images. Log: {log}"
+    )
+    log.unlink()
+    assert jobs.states([folder])[0].why == "it was killed before it began, or a line of its --setup failed."
 
 
 def test_a_process_that_stopped_to_go_on_is_submitted_again(tmp_path, monkeypatch, capsys):
@@ -293,6 +309,19 @@ def test_status_without_squeue_tells_what_the_disk_tells(tmp_path, monkeypatch):
         ("ended", "done"), ("broken", "failed"), ("begun", "unknown")
     }  # fmt: skip
     assert "squeue does not answer" in told[-1]
+
+
+def test_status_of_what_others_left(tmp_path, capsys):
+    """Of files that are not ours, or not whole, what can be told."""
+    run = tmp_path / "pretrain" / "x"
+    write_json(run / "config.json", {})
+    write_json(tmp_path / "jobs" / "y" / "job.json", {"who": "somebody"})
+    (run / "metrics.jsonl").write_text('{"loss": 2.0}\nnothing\n[1]\n{"step": 7, "loss": 1.0}\n{"step": 9')
+    told = status.report(tmp_path)
+    assert "loss 1.000" in told
+    assert "new" in told
+    for every in (0.0, float("nan"), float("inf")):
+        assert "--every" in refused(capsys, lambda e=every: status.main(status.Config(str(tmp_path), e)))
 
 
 def test_status_of_a_folder_of_nobody(capsys):

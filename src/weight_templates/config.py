@@ -66,10 +66,13 @@ class ViTConfig:
         return self.channels // self.heads
 
     def resized(self, depth: int | None = None, heads: int | None = None, columns: int | None = None):
-        """The same network at another depth, number of heads, and residual width in heads (default: `heads`)."""
+        """The same network at another depth, number of heads, and residual width in heads (default: `heads`).
+
+        A width that is no multiple of the heads stays as it is if their number does; see `inherit.target_size`.
+        """
         heads = self.heads if heads is None else heads
         columns = heads if columns is None else columns
-        width = columns * self.channels_per_head
+        width = self.channels if columns == self.heads else columns * self.channels_per_head
         return dataclasses.replace(
             self,
             depth=self.depth if depth is None else depth,
@@ -379,11 +382,20 @@ def check_seed(seed: int, flag: str = "--seed") -> None:
 
 
 def to_json(config: Any, *, without: tuple[str, ...] = ("run",)) -> dict[str, Any]:
-    """A configuration as JSON, less the fields that do not change a result."""
+    """A configuration as JSON, less what does not change a result: some fields, and the slash after a folder's name, which
+    the completion of names leaves."""
     tree = {k: v for k, v in dataclasses.asdict(config).items() if k not in without}
     if isinstance(tree.get("data"), dict):
         del tree["data"]["threads"]
-    return json.loads(json.dumps(tree))
+    return _without_slashes(json.loads(json.dumps(tree)))
+
+
+def _without_slashes(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_slashes(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_without_slashes(value) for value in tree]
+    return (tree.rstrip("/") or "/") if isinstance(tree, str) and tree else tree
 
 
 def digest(tree: dict[str, Any] | list[Any]) -> str:

@@ -96,13 +96,15 @@ def load_mae(path: str | os.PathLike[str], *, heads: int | None = None, norm_pix
     if path.is_dir():
         arrays, heads = _read_folder(path, heads)
         told = json.loads((path / "config.json").read_text())
+        if told.get("norm_pix_loss") and not norm_pix:
+            raise UserError(f"{path} says of itself that its pixels are normalised; leave out --no-norm-pix.")
         decoder_heads, norm_pix = told.get("decoder_num_attention_heads"), told.get("norm_pix_loss", norm_pix)
     else:
         arrays = _read_pickle(path) if path.suffix in _PICKLES else _read_plain(path)
     try:
         return from_mae(arrays, heads, decoder_heads, norm_pix)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
 
 
 def export_model(

@@ -16,6 +16,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,8 +187,8 @@ def states(folders: Sequence[Path], ask: bool = True) -> list[Found]:
 
     - `ask`: whether to ask SLURM. If not, what only its queue tells is unknown.
     """
-    said = [read_json(folder / "job.json") or {"submissions": []} for folder in folders]
-    last = [job["submissions"][-1] if job["submissions"] else None for job in said]
+    said = [(read_json(folder / "job.json") or {}).get("submissions") for folder in folders]
+    last = [submissions[-1] if submissions else None for submissions in said]
     done = [(folder / "result.json").exists() for folder in folders]
     queued = [one and one["cluster"] == "slurm" and not ended for one, ended in zip(last, done, strict=True)]
     queue = _queue() if ask and any(queued) else {}
@@ -208,7 +209,10 @@ def states(folders: Sequence[Path], ask: bool = True) -> list[Found]:
             found.append(Found("new", "", name, log))
         else:
             words = error["error"] if error else _last_words(Path(log))
-            found.append(Found("failed", words, name, (error or {}).get("log") or log))
+            told = (error or {}).get("log") or log
+            if one and one["cluster"] == "local" and not Path(told).is_file():
+                told = ""  # another machine's may only be out of sight
+            found.append(Found("failed", words, name, told))
     return found
 
 
@@ -232,11 +236,17 @@ def _process(number: int) -> State | None:
     return "running" if ours and status != "Z" else None
 
 
+_NOISE = re.compile(r"step |[EWIF]\d{4} |\[Compiling module|Very slow compile|\W*$")
+"""How lines begin that give no reason: progress, and XLA's alarms."""
+
+
 def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()] if log.is_file() else []
-    told = [line for line in lines if line and not line.startswith("step ")]
+    if not log.is_file():
+        return "it was killed before it began, or a line of its --setup failed"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    told = [line for line in lines if not _NOISE.match(line)]
     reasons = [line for line in told if line.startswith("slurmstepd") and "REQUEUE" not in line]  # cancelled, memory
-    return f"it ended without a result; last words: {(reasons or told)[-1]}" if told else "it ended without a word"
+    return "it was killed, or ended without a result" + (f"; last words: {(reasons or told)[-1]}" if told else "")
 
 
 def read_json(path: Path) -> Any:

@@ -139,6 +139,8 @@ def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequenc
     if options.dry_run:
         print(describe(jobs, options))
         return
+    if options.launch == "slurm":
+        check_slurm()
     name = f"{module.__name__}-{digest(to_json(config))}.json"
     write_json(expanded(config.root) / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
     try:
@@ -297,8 +299,8 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
     from submitit.core.utils import FailedJobError
 
     slurm = options.launch == "slurm"
-    if slurm and shutil.which("sbatch") is None:
-        raise UserError("there is no sbatch on this machine; log in to the cluster, or say --launch local.")
+    if slurm:
+        check_slurm()
     minutes = minutes_of(options.time)
     processes = options.processes or max(options.gpus, 1)
     words: dict[str, Any] = {"timeout_min": minutes, "tasks_per_node": processes, "gpus_per_node": options.gpus}
@@ -325,7 +327,8 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
     folder = jobs[0].path.parent / "logs" / "%j"
     for job, file in itertools.product(jobs, ("result.json", "error.json", "again.json")):
         (job.path / file).unlink(missing_ok=True)
-    with _own_environment():
+    # What watches over a process of this machine tells of a Ctrl-C by a stack trace: not in the terminal.
+    with _own_environment(), contextlib.nullcontext() if slurm else _errors_to(folder.with_name("controllers_log.err")):
         try:
             executor = submitit.AutoExecutor(
                 folder, cluster=options.launch, slurm_max_num_timeout=TIMEOUTS, local_max_num_timeout=TIMEOUTS
@@ -344,6 +347,27 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
         )
         write_json(job.path / "job.json", said)
         cli.say(f"submitted {job.path.name} as job {one.job_id}")
+
+
+def check_slurm() -> None:
+    """Raises UserError where nothing can be submitted to SLURM."""
+    if shutil.which("sbatch") is None:
+        raise UserError("there is no sbatch on this machine; log in to the cluster, or say --launch local.")
+
+
+@contextlib.contextmanager
+def _errors_to(path: Path) -> Iterator[None]:
+    """Has processes that are started meanwhile write their errors to the end of a file, not to the terminal."""
+    sys.stderr.flush()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.dup(2)
+    try:
+        with open(path, "ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from jaxtyping import Float, PRNGKeyArray, Shaped
 
 from . import trees
 from .config import DecoderConfig, ViTConfig
-from .errors import UserError
+from .errors import NoDecoderError, UserError
 from .models import MAE, Classifier, Pool, ViT
 
 
@@ -141,7 +141,7 @@ def from_mae(
     - `norm_pix`: whether it predicts normalised pixels, which no tensor tells.
 
     **Returns:** it, with a plain `ViT` as its encoder; hides three quarters. Raises UserError as `from_timm` does, and
-    where there is no decoder.
+    NoDecoderError where there is no decoder.
     """
     library = library_of(arrays) or "timm"
     rest, own = {}, {}
@@ -153,7 +153,7 @@ def from_mae(
             rest[name] = array
     vit = _from(library, rest, heads) if own else None
     if not isinstance(vit, ViT):
-        raise UserError("there is no decoder; give an auto-encoder that was saved whole.")
+        raise NoDecoderError("there is no decoder; give an auto-encoder that was saved whole.")
     names = {leaf.ours: leaf.theirs[0] for leaf in _decoder_leaves(library, 1)}
     bias, block = names["decoder.embed.bias"], re.escape(names["decoder.blocks.norm1.gain"].split("0")[0]) + r"(\d+)\."
     width = own[bias].size if bias in own else 0
@@ -330,8 +330,8 @@ def _config(library: Library, arrays: dict[str, np.ndarray], prefix: str, heads:
     if heads is None:
         if width not in HEADS:
             raise UserError(
-                f"no tensor tells the number of heads of {width} channels; give it with --heads, or for the source of a "
-                "baseline with --source-heads."
+                f"no tensor tells the number of heads of {width} channels; give it with --heads, or for the source or "
+                "teacher of a baseline with --source-heads or --teacher-heads."
             )
         heads = HEADS[width]
     if heads < 1 or width % heads or width // heads % 4:

@@ -1,8 +1,10 @@
-"""Mimetic initialisation (Trockman & Kolter, ICML 2023): attention starts as it ends up, without any training.
+"""Mimetic initialisation (Trockman & Kolter, ICML 2023, arXiv 2305.09828): attention starts as it ends up, untrained.
 
 With weights that have internal channels as rows, W_qᵀ W_k = α Z + β I for every head, and W_vᵀ W_o = α Z - β I over all
 heads, Z of variance 1 / D; each product is split in two by its singular value decomposition. Everything else is random
-as it was; positions are sin-cos, or rotary, already.
+as it was; positions are sin-cos, as theirs, or rotary. Our choices: either dress has the same attention, although theirs
+has LayerNorm, GELU and no rotation; and where heads x head_dim exceed the width, what a product of that rank does not
+need is zero.
 """
 
 import equinox as eqx
