@@ -37,6 +37,8 @@ from weight_templates.jobs import Job
 
 
 Method = Literal["adapted", "zero-shot", "weight-selection"]
+IMAGE = 32
+"""Side of the images, pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +123,15 @@ def jobs(ablation: str, variants: tuple[Variant, ...], config: Config) -> list[J
             raise UserError(f"there is no variant {name!r}; choose among {', '.join(map(repr, names))}.")
     if config.variants:
         check_distinct("--variants", config.variants)
+    if IMAGE % config.patch:
+        raise UserError(f"--patch {config.patch} does not tile the images of {IMAGE} px; give a divisor of that.")
     groups: dict[Any, list[Variant]] = {}
     for variant in variants:
         if variant.name in (config.variants or names):
+            if round(variant.steps * config.pretraining_steps) < 1:
+                raise UserError(
+                    f"--pretraining-steps {config.pretraining_steps} leaves none for {variant.name!r}; give more of them."
+                )
             groups.setdefault((variant.pretraining, variant.steps, variant.rate, variant.ranks), []).append(variant)
     common = dataclasses.replace(config, variants=(), protocol=dataclasses.replace(config.protocol, seeds=()))
     return [
@@ -144,7 +152,7 @@ def pretraining(cell: Cell) -> pretrain.Config:
     base = dataclasses.replace(
         base,
         data=DataOptions(config.data),
-        model=ViTConfig(image=32, patch=config.patch, depth=config.depth, heads=12, head_dim=16),
+        model=ViTConfig(image=IMAGE, patch=config.patch, depth=config.depth, heads=12, head_dim=16),
         scaling=ScalingOptions(heads=(3, 6, 9, 12), coupled=True, execution="sliced"),
         optim=OptimOptions(
             base_lr=first.rate * config.pretraining_lr,

@@ -170,10 +170,14 @@ def draw(rows: list[dict[str, object]], path: str) -> None:
     from matplotlib.figure import Figure
 
     table: Any = pd.DataFrame(rows)
-    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(12, 2.8), layout="constrained")
+    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 8}):
         names = table["what"].unique()
-        for axes, what in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
+        down = -(-len(names) // 3)
+        figure = Figure(figsize=(6.6, 2.2 * down), layout="constrained")
+        grid = figure.subplots(down, 3, sharey=True, squeeze=False).flatten()
+        for empty in grid[len(names) :]:
+            empty.set_axis_off()
+        for axes, what in zip(grid, names, strict=False):
             some = table[table["what"] == what]
             sns.lineplot(some, x="n", y="ms", hue="step", style="step", markers=True, dashes=False, ax=axes, hue_order=list(LINES), style_order=list(LINES), legend=what == "layers")  # fmt: skip
             for _, own in some.groupby("step"):

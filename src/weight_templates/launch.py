@@ -141,8 +141,11 @@ def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequenc
         return
     if options.launch == "slurm":
         check_slurm()
-    name = f"{module.__name__}-{digest(to_json(config))}.json"
-    write_json(expanded(config.root) / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
+    name, root = f"{module.__name__}-{digest(to_json(config))}.json", expanded(config.root)
+    try:
+        write_json(root / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
+    except OSError as error:
+        raise UserError(f"cannot write to {root} ({error.strerror}); choose another --root.") from None
     try:
         if options.launch == "here":
             run_here(jobs)
