@@ -16,7 +16,7 @@ from PIL import Image
 
 from experiments import baseline, pretrain, status
 from weight_templates import jobs, launch
-from weight_templates.config import RunOptions
+from weight_templates.config import DataOptions, RunOptions
 from weight_templates.errors import RunError, UserError
 from weight_templates.files import write_json
 from weight_templates.training import Interrupt
@@ -356,6 +356,8 @@ def test_jobs_are_functions_of_their_configuration(tmp_path):
     base = {"seconds": 0.0, "fails": False}
     assert made(**base).path == made(**base).path
     assert made(**base).path.name == made(**base, root="elsewhere").path.name
+    named_twice = [dataclasses.replace(pretrain.PRESETS["tiny"], data=DataOptions(path)) for path in ("/a/b", "/a/b/")]
+    assert len({jobs.Job("experiments.pretrain:main", config, "x").path for config in named_twice}) == 1
     assert made(**base).path != made(**base | {"seconds": 1.0}).path
     job = made(**base)
     assert job.result is None
