@@ -6,6 +6,7 @@ Nothing here imports JAX, so that `--help` answers at once.
 import dataclasses
 import hashlib
 import json
+import re
 import typing
 from typing import Annotated, Any, Literal
 
@@ -387,15 +388,7 @@ def to_json(config: Any, *, without: tuple[str, ...] = ("run",)) -> dict[str, An
     tree = {k: v for k, v in dataclasses.asdict(config).items() if k not in without}
     if isinstance(tree.get("data"), dict):
         del tree["data"]["threads"]
-    return _without_slashes(json.loads(json.dumps(tree)))
-
-
-def _without_slashes(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _without_slashes(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_without_slashes(value) for value in tree]
-    return (tree.rstrip("/") or "/") if isinstance(tree, str) and tree else tree
+    return json.loads(re.sub(r'(?<=[^"/])/+"', '"', json.dumps(tree)))
 
 
 def digest(tree: dict[str, Any] | list[Any]) -> str:

@@ -109,7 +109,7 @@ def _launch(module: Any) -> None:
         return
     job = Job(f"{module.__name__}:main", config, module.__name__.rpartition(".")[2])
     if options.dry_run or options.launch != "here":
-        _check([job])
+        _check([job], options)
     if options.dry_run:
         print(describe([job], options))
     elif options.launch == "here":
@@ -135,12 +135,10 @@ def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequenc
     jobs = module.jobs(config)
     if not jobs:
         raise UserError("these options leave no job to run; see --help.")
-    _check(jobs)
+    _check(jobs, options)
     if options.dry_run:
         print(describe(jobs, options))
         return
-    if options.launch == "slurm":
-        check_slurm()
     name, root = f"{module.__name__}-{digest(to_json(config))}.json", expanded(config.root)
     try:
         write_json(root / "sweeps" / name, {"module": module.__name__, "argv": list(argv)})
@@ -156,10 +154,13 @@ def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequenc
             module.collect(config, done)
 
 
-def _check(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        if job.result is None and (check := job.resolved("check")):
+def _check(jobs: Sequence[Job], options: LaunchOptions) -> None:
+    wanted = [job for job in jobs if job.result is None]
+    for job in wanted:
+        if check := job.resolved("check"):
             check(job.config)
+    if wanted and options.launch == "slurm" and not options.dry_run and shutil.which("sbatch") is None:
+        raise UserError("there is no sbatch on this machine; log in to the cluster, or say --launch local.")
 
 
 def run_here(jobs: Sequence[Job]) -> None:
@@ -302,8 +303,6 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
     from submitit.core.utils import FailedJobError
 
     slurm = options.launch == "slurm"
-    if slurm:
-        check_slurm()
     minutes = minutes_of(options.time)
     processes = options.processes or max(options.gpus, 1)
     words: dict[str, Any] = {"timeout_min": minutes, "tasks_per_node": processes, "gpus_per_node": options.gpus}
@@ -331,7 +330,10 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
     for job, file in itertools.product(jobs, ("result.json", "error.json", "again.json")):
         (job.path / file).unlink(missing_ok=True)
     # What watches over a process of this machine tells of a Ctrl-C by a stack trace: not in the terminal.
-    with _own_environment(), contextlib.nullcontext() if slurm else _errors_to(folder.with_name("controllers_log.err")):
+    with (
+        _own_environment(),
+        contextlib.nullcontext() if slurm else cli.errors_to(folder.with_name("controllers_log.err")),
+    ):
         try:
             executor = submitit.AutoExecutor(
                 folder, cluster=options.launch, slurm_max_num_timeout=TIMEOUTS, local_max_num_timeout=TIMEOUTS
@@ -350,27 +352,6 @@ def _submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
         )
         write_json(job.path / "job.json", said)
         cli.say(f"submitted {job.path.name} as job {one.job_id}")
-
-
-def check_slurm() -> None:
-    """Raises UserError where nothing can be submitted to SLURM."""
-    if shutil.which("sbatch") is None:
-        raise UserError("there is no sbatch on this machine; log in to the cluster, or say --launch local.")
-
-
-@contextlib.contextmanager
-def _errors_to(path: Path) -> Iterator[None]:
-    """Has processes that are started meanwhile write their errors to the end of a file, not to the terminal."""
-    sys.stderr.flush()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    terminal = os.dup(2)
-    try:
-        with open(path, "ab") as file:
-            os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
 
 
 @contextlib.contextmanager
