@@ -163,7 +163,8 @@ def gains(t: Table) -> list[str]:
 
 
 def agreement(t: Table) -> str:
-    """In how many pairs of rows the better one is the same in ours and in the paper's, in words."""
+    """In how many pairs of rows the better one is the same in ours and in the paper's, in words; nothing where no column has
+    two rows that both have."""
     pairs, same, told, told_same = 0, 0, 0, 0
     for c, (a, b) in itertools.product(t.columns, itertools.combinations(t.rows, 2)):
         if {(a, c), (b, c)} <= t.ours.keys() & t.paper.keys():
@@ -172,6 +173,8 @@ def agreement(t: Table) -> str:
             pairs, same = pairs + 1, same + agrees
             if abs(ours) > apart(t, c):
                 told, told_same = told + 1, told_same + agrees
+    if not pairs:
+        return ""
     return (
         f"Two rows of a column are in the paper's order in {same} of {pairs} pairs; among the {told} pairs that are "
         f"further apart than by chance nineteen times in twenty, in {told_same}.{caveat(t)}"

@@ -112,8 +112,8 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
             text[-1] += "; after the bars among the methods of the paper: ours, and the paper's"
         text[-1] += "."
         text += ["", *beside.ranks(table)]
-        if table.both():
-            text += ["", beside.agreement(table)]
+        if agreement := beside.agreement(table):
+            text += ["", agreement]
         if of.score == "top1":
             words = f"held-out accuracy while training, {section}"
             text += beside.pictures(some, list(METHODS), words, f"{name}-{slug(section)}-curves")

@@ -69,7 +69,7 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
         *beside.scores(table),
         *beside.probes(runs, table.rows, "size"),
         *(gains if len(beside.measured(table)) > 1 else []),
-        *(["", beside.agreement(table)] if table.both() else []),
+        *(["", agreement] if (agreement := beside.agreement(table)) else []),
         "",
         "Pre-training: numbers in the template and in the scalers, FLOPs of the widths that were computed, and the "
         "reconstruction loss on held-out images at 3 and at 12 heads. Of rows with as many steps, those that draw "
