@@ -228,7 +228,7 @@ def check_options(config: Sized) -> None:
             finetune.identity(config.teacher, "give the path of a classifier, or none")
         learngene.check(config)
     if isinstance(config, IsomorphicPruning):
-        cut.check_scores(config, IsomorphicPruning())
+        cut.check_scores(config)
     if isinstance(config, Wave) and config.kronecker.tile and config.parts != Wave().parts:
         raise UserError("--parts and --kronecker.tile both tell the size of a template; leave one out.")
     if isinstance(config, Dmae):

@@ -89,11 +89,11 @@ def check_nested(config: "HydraViT", source: Source) -> None:
         )
 
 
-def check_scores(config: "IsomorphicPruning", default: "IsomorphicPruning") -> None:
+def check_scores(config: "IsomorphicPruning") -> None:
     """Raises UserError for options of scores that are out of range, or change nothing."""
     if config.batches < 1:
         raise UserError(f"--batches {config.batches} is not positive.")
-    given = [name for name in ("batches", "data", "norm_pix") if getattr(config, name) != getattr(default, name)]
+    given = [name for name in ("batches", "data", "norm_pix") if getattr(config, name) != getattr(type(config)(), name)]
     if config.importance == "magnitude" and given:
         flag = "--" + given[0].replace("_", "-")
         raise UserError(f"{flag} is for Taylor scores; leave it out, or --importance magnitude.")

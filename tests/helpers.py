@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from pathlib import Path
 
 import jax.random as jr
 import numpy as np
@@ -20,6 +21,8 @@ CONSTRAINTS = {
     "svd": wt.Svd(rank=7),
     "tucker": wt.Tucker(ranks=(5, 6, 7)),
 }
+GOLDEN = Path(__file__).parent / "golden"
+"""Files that other libraries wrote, and what these make of them."""
 ENHANCED = wt.ViTConfig(image=16, patch=4, depth=3, heads=4, head_dim=4)
 PLAIN = dataclasses.replace(ENHANCED, dress="plain")
 WIDE = dataclasses.replace(ENHANCED, width=24)  # residual width and inner width differ

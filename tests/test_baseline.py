@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import equinox as eqx
 import jax.random as jr
@@ -19,11 +18,8 @@ from weight_templates.config import DataOptions
 from weight_templates.errors import UserError
 from weight_templates.models import Classifier
 
-from .helpers import ENHANCED, PLAIN, jpeg, refused, vit
+from .helpers import ENHANCED, GOLDEN, PLAIN, jpeg, refused, vit
 from .helpers import mae as constrained_mae
-
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +306,7 @@ def test_models_of_timm_are_sources(tmp_path, capsys):
 
 def test_auto_encoders_of_others_are_scored_by_their_loss(tmp_path):
     """The golden one of transformers: what the command prunes is what its loss on the same images says."""
-    folder = Path(__file__).parent / "golden" / "huggingface-mae"
+    folder = GOLDEN / "huggingface-mae"
     size = ["--depth=1", "--heads=2", "--batches=2", "--data.count=40"]
     made = wt.load_model(call(tmp_path, "isomorphic-pruning", folder, *size)).model
     mae = convert.load_mae(folder)

@@ -26,10 +26,9 @@ from weight_templates.files import read_safetensors, write_safetensors
 from weight_templates.models import ViT
 from weight_templates.models.mae import reconstruction_loss
 
-from .helpers import CONFIGS, ENHANCED, PLAIN, WIDE
+from .helpers import CONFIGS, ENHANCED, GOLDEN, PLAIN, WIDE
 
 
-GOLDEN = Path(__file__).parent / "golden"
 OUTPUTS = json.loads((GOLDEN / "outputs.json").read_text())
 FILES = {
     "timm-token": "timm-token.safetensors",
