@@ -1,16 +1,19 @@
 """What several tests need: every family, small networks, and images on the disk."""
 
 import dataclasses
+import functools
 import io
 from pathlib import Path
 
+import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 from PIL import Image
 
 import weight_templates as wt
-from weight_templates import bank, cli
+from weight_templates import bank, cli, naming, trees
 from weight_templates.layouts import LAYOUTS
 
 
@@ -44,6 +47,23 @@ def mae(config, family="tucker", layout="unified", *, key):
 def vit(config, seed=0):
     """A random backbone, its biases and gains random, too."""
     return scrambled(wt.ViT(config, key=jr.key(seed)), jr.key(seed + 1))
+
+
+@functools.cache
+def model_of(config=PLAIN, pool=None, classes=5, seed=0):
+    """A model whose every number is random, gains around 1; with a head if there is a pool."""
+    rng = np.random.default_rng(seed)
+    shapes = naming.skeleton(config, 0 if pool is None else classes, pool)
+    arrays = {
+        name: jnp.asarray(rng.normal(name.endswith("gain"), 0.2, leaf.shape), jnp.float32)
+        for name, leaf in trees.named_arrays(shapes).items()
+    }
+    return trees.with_arrays(shapes, arrays)
+
+
+def same(one, two):
+    """Two models in every bit, and in their configuration."""
+    return bool(eqx.tree_equal(one, two))
 
 
 def scrambled(tree, key):
