@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments import cut, finetune, learngene, pretrain
+from experiments import cut, finetune, learngene, pretrain, student
 from weight_templates import cli, launch
 from weight_templates.config import (
     DataOptions,
@@ -39,7 +39,6 @@ from weight_templates.config import (
     OptimOptions,
     RecipeOptions,
     RunOptions,
-    ScalingOptions,
     SvdOptions,
     ViTConfig,
     check_seed,
@@ -341,48 +340,6 @@ def mimetic(config: Mimetic, source: None, target: ViTConfig, run: Any) -> tuple
     return mimetic.mimic(ViT(target, key=vkey), key=mkey), {}
 
 
-def distilled(config: Dmae, source: cut.Source, target: ViTConfig, run: Any) -> tuple[Any, dict[str, Any]]:
-    """See `weight_templates.baselines.dmae`."""
-    import equinox as eqx
-    import jax.random as jr
-
-    from weight_templates import bank, constraints, layouts, trees
-    from weight_templates.baselines import dmae
-    from weight_templates.baselines.learngene import student_mask
-
-    def initial(key):
-        skey, pkey = jr.split(key)
-        family, layout = constraints.FAMILIES["none"](), layouts.LAYOUTS["unified"]()
-        student = bank.build(target, config.decoder, family, layout, key=skey)
-        return dmae.Distillation(student, source.vit, key=pkey)
-
-    result, learned = pretrain.learn(
-        config,
-        run,
-        initial,
-        lambda mae, about: bank.Bank(mae, "none", about),
-        ScalingOptions(scope="off"),
-        student_mask,
-        dmae.loss,
-        lambda pair: pair.student,
-    )
-    import weight_templates as wt
-
-    flops = learned["steps"] * config.optim.batch * flops_of_lesson(config, source.vit.config, target)
-    return eqx.filter_jit(wt.expand)(result.model.encoder), {"size_flops": flops, "transferred": 0} | {
-        "teacher_parameters": trees.count(source.vit)
-    }
-
-
-def flops_of_lesson(config: Dmae, teacher: ViTConfig, student: ViTConfig) -> float:
-    """FLOPs of an image in a step of DMAE: the student's, and the teacher's up to the layer that is looked at."""
-    from weight_templates.baselines import dmae
-    from weight_templates.counting import count, count_mae
-
-    share = (dmae.aligned(teacher.depth) + 1) / teacher.depth * (1 - config.decoder.mask_ratio)
-    return 3 * count_mae(student, config.decoder) + share * count(teacher).flops
-
-
 def cost(config: Sized) -> float:
     """FLOPs of what the method trains, teacher and templates included even where they are there already; raises UserError
     where there is no source, or no images."""
@@ -403,7 +360,7 @@ def cost(config: Sized) -> float:
     if isinstance(config, Dmae):
         chosen = data.split(np.arange(images(config.data)), config.optim.batch, config.seed)
         seen = config.optim.total(chosen.steps_per_epoch) * config.optim.batch
-        return seen * flops_of_lesson(config, shape, target)
+        return seen * student.flops_of_lesson(config, shape, target)
     if isinstance(config, Learngene):
         own, train = count(shape).flops, int(0.9 * images(config.data))
         seen, fit = (optim.total(train // optim.batch) * optim.batch for optim in (config.optim, config.fit))
@@ -421,7 +378,7 @@ MAKERS: dict[str, Maker] = {
     "isomorphic-pruning": cut.isomorphic_pruning,
     "front": cut.front,
     "hydravit": cut.hydravit,
-    "dmae": distilled,
+    "dmae": student.distilled,
     "wave": learngene.fitted,
     "tleg": learngene.fitted,
     "fine": learngene.fitted,
