@@ -181,6 +181,8 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
             cli.say(f"{called(data)}: {method}, {depth} layers, {heads} heads, seed {seed}")
             run = tuned(config.protocol, start, "full", data, network, seed, config.root)
             told = {"cost": cost, "probe": probed(config.protocol, start, data, network, seed, config.root)}
+            if method == "hydravit":  # the records of the others are of one protocol with and without this bank
+                told["nested"] = wt.load_bank(config.nested).about | {"digest": finetune.identity(config.nested)}
             records.append(record(run, data, method, depth, heads, seed) | told)
             if (method, data, seed) == ("sweet-adapted", config.data[0], config.protocol.seeds[0]):
                 records[-1]["pictures"] = drawn(start, config.pretraining, heads)
@@ -259,10 +261,7 @@ def collect(config: Config, jobs: list[Job], name: str = "methods", default: Con
         "command": f"python ablations/{name}.py {words}",
         "bank": {"family": bank.family, **bank.about},
         "source": source.about,
-        "digests": {
-            name: finetune.identity(path) for name in ("bank", "source", "nested") if (path := getattr(config, name))
-        },
-        "nested": wt.load_bank(config.nested).about if config.nested else None,
+        "digests": {name: finetune.identity(getattr(config, name)) for name in ("bank", "source")},
         "model": dataclasses.asdict(bank.config),
         "steps": config.steps,
         **dataclasses.asdict(config.protocol),

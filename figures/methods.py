@@ -82,6 +82,9 @@ def page(name: str, about: dict[str, Any], runs: Any) -> list[str]:
     sources = f"an ordinary auto-encoder, {pretraining(about['source'])}"
     if runs["arm"].str.startswith("sweet").any():
         sources = f"SWEET's is a {bank['family']} bank, {pretraining(bank)}; the others' {sources}"
+    if "nested" in runs:
+        nested = dict.fromkeys(map(pretraining, runs["nested"].dropna()))
+        sources += f"; HydraViT's another ordinary one, {' or '.join(nested)}"
     text = [
         f"# {records.title(TITLES, name)}",
         "",

@@ -32,19 +32,17 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
         wt.save_bank(
             tmp_path / f"{family}.safetensors", wt.Bank(constrained_mae(ENHANCED, family, key=jr.key(0)), family, about)
         )
-    launch.sweep(
-        methods,
-        methods.Config(
-            bank=str(tmp_path / "tucker.safetensors"),
-            source=str(tmp_path / "none.safetensors"),
-            data=("synthetic",),
-            pretraining="synthetic",
-            methods=("weight-selection", "sweet"),
-            sizes=("L1H2", "L2H1"),
-            protocol=Protocol(count=60, epochs=1, batch=8, head="new"),
-            root=str(tmp_path),
-        ),
+    config = methods.Config(
+        bank=str(tmp_path / "tucker.safetensors"),
+        source=str(tmp_path / "none.safetensors"),
+        data=("synthetic",),
+        pretraining="synthetic",
+        methods=("weight-selection", "sweet"),
+        sizes=("L1H2", "L2H1"),
+        protocol=Protocol(count=60, epochs=1, batch=8, head="new"),
+        root=str(tmp_path),
     )
+    launch.sweep(methods, config)
     text = (tmp_path / "docs" / "methods.md").read_text()
     assert "--methods weight-selection sweet --sizes L1H2 L2H1 --count 60 --epochs 1 --batch 8" in text
     assert str(tmp_path) not in text
@@ -69,6 +67,18 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
     )
     assert "| sweet | 30.0 (1) | 10.0 (1) | 20.0 |" in text
     assert "| weight-selection | 2 \\| 1 \\| 1 | 1 \\| 1 \\| 1 | 1.5 |\n| sweet | 1 | 2 | 1.5 |" in text
+
+    # HydraViT's bank may come later
+    nested, about = (
+        tmp_path / "nested.safetensors",
+        {"data": "synthetic", "steps": 77, "batch": 8, "scaling": "submodel"},
+    )
+    wt.save_bank(nested, wt.Bank(constrained_mae(ENHANCED, "none", key=jr.key(1)), "none", about))
+    launch.sweep(methods, dataclasses.replace(config, nested=str(nested), methods=("hydravit",), sizes=("L1H2",)))
+    joined = json.loads((tmp_path / "methods.json").read_text())
+    assert joined["runs"][:4] == tree["runs"]
+    assert [run["nested"]["steps"] for run in joined["runs"][4:]] == [77]
+    assert "HydraViT's another ordinary one, 77 steps of 8 images" in (tmp_path / "docs" / "methods.md").read_text()
 
 
 def test_each_network_gets_its_best_rate(monkeypatch, tmp_path):
