@@ -22,6 +22,7 @@ from weight_templates.config import ScalingOptions
 
 
 ORDINARY = (("constraint.family", "none"), ("scaling", ScalingOptions()))
+PREFIXES = (("constraint.family", "none"), ("scaling.scope", "submodel"))
 UNMASKED = (("scaling", ScalingOptions(scope="off")),)
 VARIANTS = (
     Variant("sweet"),
@@ -37,11 +38,7 @@ VARIANTS = (
     Variant("full width in half of the steps", (("scaling.heads", (3, 6, 9, 12, 12, 12)),)),
     Variant("without masks", UNMASKED),
     Variant("ordinary", ORDINARY, method="weight-selection"),
-    Variant(
-        "ordinary with masks",
-        (("constraint.family", "none"), ("scaling.scope", "submodel")),
-        method="zero-shot",
-    ),
+    Variant("ordinary with masks", PREFIXES, method="zero-shot"),
     Variant("zero-shot", method="zero-shot"),
     Variant("uniform layers", adaptation=(("rows", "uniform"),)),
     Variant("interpolated layers", adaptation=(("rows", "interpolate"),)),
@@ -53,6 +50,8 @@ VARIANTS = (
     Variant("half the steps", steps=0.5),
     Variant("twice the steps", steps=2),
     Variant("four times the steps", steps=4),
+    Variant("full ranks, four times the steps", ranks=6, steps=4),
+    Variant("ordinary with masks, four times the steps", PREFIXES, method="zero-shot", steps=4),
     Variant("ordinary, twice the steps", ORDINARY, method="weight-selection", steps=2),
     Variant("half the rate", rate=0.5),
     Variant("twice the rate", rate=2),
