@@ -168,6 +168,9 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
     if cell.methods == (STRIDED,) and bank.config.dress == "plain":
         cli.say("note: without rotary positions weight-selection takes strided channels already; no row of its own.")
         return []
+    nested = {}
+    if cell.methods == ("hydravit",):  # the records of the others are of one protocol with and without this bank
+        nested["nested"] = wt.load_bank(config.nested).about | {"digest": finetune.identity(config.nested)}
     for size, method, seed in itertools.product(cell.sizes, cell.methods, config.protocol.seeds):
         depth, heads = size_of(size)
         network = bank.config.resized(depth, heads)
@@ -181,9 +184,7 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
             cli.say(f"{called(data)}: {method}, {depth} layers, {heads} heads, seed {seed}")
             run = tuned(config.protocol, start, "full", data, network, seed, config.root)
             told = {"cost": cost, "probe": probed(config.protocol, start, data, network, seed, config.root)}
-            if method == "hydravit":  # the records of the others are of one protocol with and without this bank
-                told["nested"] = wt.load_bank(config.nested).about | {"digest": finetune.identity(config.nested)}
-            records.append(record(run, data, method, depth, heads, seed) | told)
+            records.append(record(run, data, method, depth, heads, seed) | told | nested)
             if (method, data, seed) == ("sweet-adapted", config.data[0], config.protocol.seeds[0]):
                 records[-1]["pictures"] = drawn(start, config.pretraining, heads)
     return records

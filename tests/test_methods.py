@@ -69,10 +69,8 @@ def test_methods_are_tabulated(tmp_path, monkeypatch):
     assert "| weight-selection | 2 \\| 1 \\| 1 | 1 \\| 1 \\| 1 | 1.5 |\n| sweet | 1 | 2 | 1.5 |" in text
 
     # HydraViT's bank may come later
-    nested, about = (
-        tmp_path / "nested.safetensors",
-        {"data": "synthetic", "steps": 77, "batch": 8, "scaling": "submodel"},
-    )
+    nested = tmp_path / "nested.safetensors"
+    about = {"data": "synthetic", "steps": 77, "batch": 8, "scaling": "submodel"}
     wt.save_bank(nested, wt.Bank(constrained_mae(ENHANCED, "none", key=jr.key(1)), "none", about))
     launch.sweep(methods, dataclasses.replace(config, nested=str(nested), methods=("hydravit",), sizes=("L1H2",)))
     joined = json.loads((tmp_path / "methods.json").read_text())
