@@ -27,7 +27,7 @@ class Config:
     """Layers; default the bank's."""
     heads: int | None = None
     """Heads, and with them the width; default the bank's."""
-    rows: Literal["first", "uniform", "interpolate"] = "first"
+    layers: Literal["first", "uniform", "interpolate"] = "first"
     """Which layers of the bank the layers are made of: the first ones, evenly spaced ones, or mixtures of neighbours.
     A deeper model than the bank's repeats them."""
     layout: Literal["unified", "components"] | None = None
@@ -55,9 +55,9 @@ def main(config: Config) -> Path:
 
     bank = wt.load_bank(config.bank, config.layout)
     began = time.perf_counter()
-    vit = jax.block_until_ready(wt.initialize(bank, config.depth, config.heads, config.rows))
+    vit = jax.block_until_ready(wt.initialize(bank, config.depth, config.heads, config.layers))
     took = time.perf_counter() - began
-    about = {"bank": bank.about, "rows": config.rows}
+    about = {"bank": bank.about, "layers": config.layers}
     convert.export_model(config.out, vit, config.format, about, overwrite=config.overwrite)
     shape = vit.config
     print(

@@ -14,7 +14,6 @@ from PIL import Image
 
 import weight_templates as wt
 from weight_templates import bank, cli, naming, trees
-from weight_templates.layouts import LAYOUTS
 
 
 CONSTRAINTS = {
@@ -41,7 +40,7 @@ DECODER = wt.DecoderConfig(depth=1, width=16, heads=2)
 def mae(config, family="tucker", layout="unified", *, key):
     """A small auto-encoder under a constraint: one, or the name of a family at its default ranks."""
     constraint = wt.FAMILIES[family]() if isinstance(family, str) else family
-    return bank.build(config, DECODER, constraint, LAYOUTS[layout](), key=key)
+    return bank.build(config, constraint, layout, "masked", dataclasses.asdict(DECODER), key=key)
 
 
 def vit(config, seed=0):

@@ -15,28 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bank import Bank, is_bank, load_bank, save_bank
-    from .config import ConstraintOptions, DecoderConfig, ScalingOptions, ViTConfig
-    from .constrained import Constrained, Widths, constrain, expand, materialize, select
+    from .config import ConstraintOptions, ConvNextConfig, DecoderConfig, ScalingOptions, ViTConfig, Widths
+    from .constrained import Constrained, constrain, expand, materialize, select
     from .constraints import FAMILIES, Factors, Kronecker, Linear, Shape, Svd, Tucker, Unconstrained
     from .convert import at_resolution, export_model, load_model, save_model
     from .counting import Count, count
     from .errors import RunError, UserError
     from .inherit import initialize, resize
-    from .layouts import Components, Unified
-    from .models import MAE, Classifier, ViT
+    from .models import MAE, Classifier, ConvNext, ViT
 
 
 _HOMES = {
     "bank": ("Bank", "is_bank", "load_bank", "save_bank"),
-    "config": ("ConstraintOptions", "DecoderConfig", "ScalingOptions", "ViTConfig"),
-    "constrained": ("Constrained", "Widths", "constrain", "expand", "materialize", "select"),
+    "config": ("ConstraintOptions", "ConvNextConfig", "DecoderConfig", "ScalingOptions", "ViTConfig", "Widths"),
+    "constrained": ("Constrained", "constrain", "expand", "materialize", "select"),
     "constraints": ("FAMILIES", "Factors", "Kronecker", "Linear", "Shape", "Svd", "Tucker", "Unconstrained"),
     "convert": ("at_resolution", "export_model", "load_model", "save_model"),
     "counting": ("Count", "count"),
     "errors": ("RunError", "UserError"),
     "inherit": ("initialize", "resize"),
-    "layouts": ("Components", "Unified"),
-    "models": ("MAE", "Classifier", "ViT"),
+    "models": ("MAE", "Classifier", "ConvNext", "ViT"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

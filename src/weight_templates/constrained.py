@@ -1,19 +1,20 @@
-"""A backbone under a constraint.
+"""A backbone under a constraint: the part of a model that pre-training replaces.
 
-    Constrained                          ViT
-    ├── factors {group: Factors}   ──►   ├── blocks: the governed weights   (expand, then unfold)
-    ├── free    a ViT with None    ──►   └── everything else, as it is
-    │           at the governed leaves
-    ├── constraint                 how weights follow from factors
-    └── layout                     where they go
+    Constrained                              backbone
+    ├── templates {group: arrays}   ┐
+    ├── scalers   {stack: arrays}   ┴──►   ├── the governed leaves   (expand, then unfold)
+    ├── free      the backbone with None
+    │             at its governed leaves ──► └── everything else, as it is
+    ├── constraint                  how weights follow from factors
+    └── layout                      which stacks share a template (see `sites`)
 
 The parameterisation sits at the root of the backbone because one template is shared by all of its layers, and Equinox
-modules are trees. What holds the backbone (an auto-encoder, a classifier) holds a `Constrained` in its parameters, and
+modules are trees. A model that holds the backbone, at `.backbone`, holds a `Constrained` in its parameters, and
 `materialize` puts the plain backbone there, once per loss.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,60 +24,80 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from . import trees
-from .config import Application, Scope, ViTConfig
-from .constraints import AbstractConstraint, Factors
+from .config import Application, BackboneConfig, Scope, Widths
+from .constraints import AbstractConstraint, Arrays, Factors
 from .errors import UserError
-from .layouts import AbstractLayout, governed, shapes, slices_of
-from .models import ViT
+from .models import AbstractBackbone, place_of
 from .nn import AbstractNorm
+from .sites import Layout, Stack, governed, skeleton, stacks, without_governed
 
 
 WORTH = 0.5
 """Share of the multiplications below which factors are applied: their products are small and bound by memory, so that a step
 takes as long both ways at a share well below one. `benchmarks/growth.py` times both ways at several ranks."""
 
-
-class Widths(NamedTuple):
-    """How much of the width takes part, in heads; may be traced."""
-
-    rows: Int[Array, ""] | int
-    """Heads and their share of hidden units."""
-    cols: Int[Array, ""] | int
-    """Residual channels, in units of the channels that go with one head."""
+Layers = Sequence[Sequence[int] | Int[np.ndarray, " layer"]]
+"""Layers of a source by stage, those that the layers of a target are made of."""
 
 
 class Constrained(eqx.Module):
     """A backbone whose governed weights are expanded from factors; see this module's docstring."""
 
-    factors: dict[str, Factors]
-    free: ViT
+    templates: dict[str, Arrays]
+    scalers: dict[str, Arrays]
+    free: AbstractBackbone
     constraint: AbstractConstraint
-    layout: AbstractLayout
+    layout: Layout = eqx.field(static=True)
 
     @property
-    def config(self) -> ViTConfig:
+    def config(self) -> BackboneConfig:
         """The backbone's configuration."""
         return self.free.config
 
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """The stacks of its governed weights."""
+        return stacks(self.config, self.layout)
+
+    def factors(self, stack: Stack) -> Factors:
+        """What one stack is expanded from."""
+        return Factors(self.templates[stack.group], self.scalers[stack.name])
+
 
 def constrain(
-    config: ViTConfig, constraint: AbstractConstraint, layout: AbstractLayout, *, key: PRNGKeyArray
+    config: BackboneConfig, constraint: AbstractConstraint, layout: Layout, *, key: PRNGKeyArray
 ) -> Constrained:
     """A randomly initialised backbone under a constraint.
 
-    Raises UserError where the configuration makes no network, or the constraint does not fit it.
+    A template that several stacks share is made for the largest of them. Raises UserError where the configuration makes
+    no network, or the constraint does not fit it.
     """
+    config.check()
     fkey, vkey = jr.split(key)
-    stacks = shapes(layout, config)
-    keys = jr.split(fkey, len(stacks))
-    factors = {g: constraint.init(s, key=k) for (g, s), k in zip(stacks.items(), keys, strict=True)}
-    return Constrained(factors, _without_governed(ViT(config, key=vkey)), constraint, layout)
+    where = stacks(config, layout)
+    keys = [jr.split(k) for k in jr.split(fkey, len(where))]  # of a template, and of scalers
+    templates: dict[str, Arrays] = {}
+    for (tkey, _), stack in zip(keys, where, strict=True):
+        shapes = [other.shape(config) for other in where if other.group == stack.group]
+        if not constraint.sizeless and len({shape[1:3] for shape in shapes}) > 1:
+            raise UserError(
+                f"{type(constraint).__name__.lower()} templates are of one width, but the stages of this network have several "
+                f"in the group {stack.group!r}; choose kronecker or tucker, whose templates fit any width."
+            )
+        if stack.group not in templates:
+            largest = max(shapes, key=lambda shape: (shape.rows * shape.cols, shape.slices))
+            templates[stack.group] = constraint.template(largest, key=tkey)
+    scalers = {
+        stack.name: constraint.scalers(templates[stack.group], stack.shape(config), key=skey)
+        for (_, skey), stack in zip(keys, where, strict=True)
+    }
+    return Constrained(templates, scalers, without_governed(config.create(key=vkey)), constraint, layout)
 
 
 @jax.named_scope("expand")
 def expand(
     constrained: Constrained, widths: Widths | None = None, scope: Scope = "submodel", factored: bool = False
-) -> ViT:
+) -> AbstractBackbone:
     """The plain backbone that a constrained one stands for.
 
     **Arguments:**
@@ -87,25 +108,24 @@ def expand(
         `scalers`: the governed weights only (SWEET Eq. 7-8 to the letter).
     - `factored`: leave the governed weights as `Factored`, to be applied factor by factor; see `is_cheaper_factored`.
     """
-    config, constraint, layout = constrained.config, constrained.constraint, constrained.layout
-    factors, free, sizes = constrained.factors, constrained.free, shapes(layout, config)
-    if widths is not None:
-        inner, cols = widths.rows * config.head_dim, widths.cols * config.channels_per_head
-        rows = layout.rows(config.dress, inner)
-        factors = {group: constraint.mask(f, sizes[group], rows[group], cols) for group, f in factors.items()}
-        if scope == "submodel":
-            free = _masked(free, {"inner": inner, "third": inner // 3, "width": cols})
-    if factored:
-        cores: Any = {group: constraint.cores(f, sizes[group]) for group, f in factors.items()}
-        leaves = layout.unfold_factored(cores, config.dress)
-    else:
-        stacks = {group: constraint.expand(f, sizes[group]) for group, f in factors.items()}
-        leaves = layout.unfold(stacks, config.dress)
-    return eqx.tree_at(lambda vit: governed(vit.blocks), free, leaves, is_leaf=lambda x: x is None)
+    config, constraint, free = constrained.config, constrained.constraint, constrained.free
+    kept = config.axes(widths)
+    if widths is not None and scope == "submodel":
+        free = _masked(free, kept)
+    leaves: dict[str, Any] = {}
+    for stack in constrained.stacks:
+        factors, shape = constrained.factors(stack), stack.shape(config)
+        if widths is not None:
+            factors = constraint.mask(factors, shape, kept[stack.row], kept[stack.col])
+        if factored and (cores := constraint.cores(factors, shape)) is not None:
+            leaves |= stack.unfold_factored(*cores)
+        else:
+            leaves |= stack.unfold(constraint.expand(factors, shape))
+    return trees.put(free, leaves)
 
 
 def factoring(application: Application, constrained: Constrained, tokens: int) -> Callable[[Constrained], bool]:
-    """Of a backbone, or a narrower one, whether a step on so many tokens applies its weights factor by factor.
+    """Returns whether a step on so many tokens applies weights factor by factor, given the backbone or a narrower one.
 
     Raises UserError if that is asked for where the family has no such form.
     """
@@ -117,8 +137,10 @@ def factoring(application: Application, constrained: Constrained, tokens: int) -
 
 
 def _has_cores(constrained: Constrained) -> bool:
-    sizes = shapes(constrained.layout, constrained.config)
-    return all(constrained.constraint.cores(f, sizes[group]) is not None for group, f in constrained.factors.items())
+    constraint, config = constrained.constraint, constrained.config
+    return all(
+        constraint.cores(constrained.factors(stack), stack.shape(config)) is not None for stack in constrained.stacks
+    )
 
 
 def is_cheaper_factored(constrained: Constrained, tokens: int) -> bool:
@@ -134,13 +156,11 @@ def factored_share(constrained: Constrained, tokens: int) -> float:
 
     - `tokens`: of a step on one device, over all its micro-batches, since weights are multiplied out once a step.
     """
-    sizes = shapes(constrained.layout, constrained.config)
-    lazy, full = eqx.filter_eval_shape(
-        lambda c: (governed(expand(c, factored=True).blocks), governed(expand(c).blocks)), constrained
-    )
-    once = [constrained.constraint.multiplications(f, sizes[group]) for group, f in constrained.factors.items()]
+    lazy, full = eqx.filter_eval_shape(lambda c: (governed(expand(c, factored=True)), governed(expand(c))), constrained)
+    config, constraint = constrained.config, constrained.constraint
+    once = [constraint.multiplications(constrained.factors(s), s.shape(config)) for s in constrained.stacks]
     expanding, mixing = map(sum, zip(*once, strict=True))
-    factored = mixing + sum(leaf.products for leaf in lazy) * tokens
+    factored = mixing + sum(leaf.products for leaf in lazy.values()) * tokens
     return factored / (expanding + trees.count(full) * tokens)
 
 
@@ -158,73 +178,114 @@ def materialize(
     )
 
 
-def select(constrained: Constrained, config: ViTConfig, layers: list[int]) -> Constrained:
+def select(constrained: Constrained, config: BackboneConfig, layers: Layers) -> Constrained:
     """The constrained backbone of another size: given layers, first heads, first residual channels.
 
     The template and everything else that does not follow the size is shared with the source. Its expansion is, to the
     last bit or nearly, the corresponding part of the source's. Layers may come in any order and number; where `config`
     is wider than the source, scalers and free leaves are repeated.
     """
-    constraint, layout = constrained.constraint, constrained.layout
-    slices = slices_of(layout, config.dress, layers)
+    constraint, where = constrained.constraint, stacks(config, constrained.layout)
     factors = {
-        group: constraint.select(constrained.factors[group], shape, slices[group])
-        for group, shape in shapes(layout, config).items()
+        stack: constraint.select(constrained.factors(stack), stack.shape(config), stack.slices_of(layers[stack.stage]))
+        for stack in where
     }
     arrays = resized(constrained.free, config)
     for name, names in trees.axes(constrained.free).items():
-        if names[0] == "layer":
-            arrays[name] = arrays[name][jnp.array(layers)]
-    skeleton = _without_governed(eqx.filter_eval_shape(ViT, config, key=jr.key(0)))
-    return Constrained(factors, trees.with_arrays(skeleton, arrays), constraint, layout)
+        if names[:1] == ("layer",) and (stage := place_of(constrained.free, name)) is not None:
+            arrays[name] = arrays[name][jnp.asarray(np.asarray(layers[stage]))]
+    return Constrained(
+        {stack.group: f.template for stack, f in factors.items()},
+        {stack.name: f.scalers for stack, f in factors.items()},
+        trees.with_arrays(without_governed(skeleton(config)), arrays),
+        constraint,
+        constrained.layout,
+    )
 
 
-def resized(vit: ViT, config: ViTConfig) -> dict[str, Array]:
+def resized(backbone: AbstractBackbone, config: BackboneConfig) -> dict[str, Array]:
     """The arrays of a backbone by name, at the width of `config`: the first ones along every axis that follows it, over
     and over where there are fewer."""
-    sizes = {"inner": config.inner, "third": config.inner // 3, "width": config.channels}
-    names = trees.axes(vit)
-    return {name: trees.resized(array, names[name], sizes) for name, array in trees.named_arrays(vit).items()}
+    sizes, names = config.axes(), trees.axes(backbone)
+    return {name: trees.resized(array, names[name], sizes) for name, array in trees.named_arrays(backbone).items()}
 
 
-def blend(low: Constrained, high: Constrained, share: Float[np.ndarray, " layer"]) -> Constrained:
+def with_backbone(model: PyTree, backbone: Any) -> PyTree:
+    """A model around a backbone of another size, at `.backbone`: what reads its features reads as many as there are."""
+    sizes = backbone.config.axes()
+    around = {name: names for name, names in trees.axes(model).items() if not name.startswith("backbone.")}
+    arrays = trees.named_arrays(model)
+    changed = {
+        name: trees.resized(arrays[name], names, sizes)
+        for name, names in around.items()
+        if any(axis in sizes for axis in names)
+    }
+    return trees.put(model, {"backbone": backbone} | changed)
+
+
+def blend(low: Constrained, high: Constrained, share: Sequence[Float[np.ndarray, " layer"]]) -> Constrained:
     """Layer by layer, `low` and `high` in the proportion 1 - share to share; two selections of one backbone.
 
     All weights are linear in what is blended: the scalers of the slices, and the free leaves that belong to a layer.
+
+    **Arguments:**
+
+    - `share`: in [0, 1], for each stage and layer.
     """
 
-    def between(a: Array, b: Array) -> Array:
-        t = jnp.asarray(np.repeat(share, len(a) // len(share)), a.dtype).reshape(-1, *[1] * (a.ndim - 1))
+    def between(a: Array, b: Array, stage: int) -> Array:
+        t = np.repeat(share[stage], len(a) // len(share[stage]))
+        t = jnp.asarray(t, a.dtype).reshape(-1, *[1] * (a.ndim - 1))
         return (1 - t) * a + t * b
 
-    factors = {
-        group: Factors(
-            f.template, f.scalers | {"slice": between(f.scalers["slice"], high.factors[group].scalers["slice"])}
-        )
-        for group, f in low.factors.items()
+    scalers = {
+        stack.name: low.scalers[stack.name]
+        | {"slice": between(low.scalers[stack.name]["slice"], high.scalers[stack.name]["slice"], stack.stage)}
+        for stack in low.stacks
     }
     arrays, others = trees.named_arrays(low.free), trees.named_arrays(high.free)
     for name, names in trees.axes(low.free).items():
-        if names[0] == "layer":
-            arrays[name] = between(arrays[name], others[name])
-    return Constrained(factors, trees.with_arrays(low.free, arrays), low.constraint, low.layout)
+        if names[:1] == ("layer",) and (stage := place_of(low.free, name)) is not None:
+            arrays[name] = between(arrays[name], others[name], stage)
+    return Constrained(low.templates, scalers, trees.with_arrays(low.free, arrays), low.constraint, low.layout)
 
 
-def _without_governed(vit: ViT) -> ViT:
-    return eqx.tree_at(lambda v: governed(v.blocks), vit, (None,) * 4)
+def trainable(tree: PyTree) -> PyTree:
+    """True at the leaves that training moves: all floating-point arrays but constants, as tables of positions are, and the
+    scalers of a constraint whose scalers follow from the shape."""
+
+    marks = trees.variables(tree)
+    for path, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: isinstance(node, Constrained)):
+        if isinstance(node, Constrained) and node.constraint.fixed:
+            name = f"{trees.name_of(path)}.scalers".lstrip(".")
+            marks = trees.put(marks, {name: jax.tree.map(lambda _: False, node.scalers)})
+    return marks
 
 
-def _masked(vit: ViT, sizes: dict[str, Int[Array, ""] | int]) -> ViT:
-    arrays = trees.named_arrays(vit)
-    for name, names in trees.axes(vit).items():
-        arrays[name] = trees.prefix_mask(arrays[name], names, sizes)
-
-    def count_kept(norm: AbstractNorm) -> AbstractNorm:
-        kept = jnp.broadcast_to(jnp.asarray(sizes["width"]), norm.gain.shape[:-1])
-        return eqx.tree_at(lambda n: n.kept, norm, kept, is_leaf=lambda x: x is None)
-
-    return jax.tree.map(
-        lambda node: count_kept(node) if isinstance(node, AbstractNorm) else node,
-        trees.with_arrays(vit, arrays),
-        is_leaf=lambda node: isinstance(node, AbstractNorm),
+def part_of(name: str) -> str:
+    """What a trained leaf is a part of, by its name: `template`, a scaler such as `slice`, what is `free`, a plain
+    `backbone`, or the `head` around it."""
+    inside = f".{name}".partition(".backbone.")[2].split(".")
+    if inside[0] == "templates":
+        return "template"
+    return (
+        inside[-1] if inside[0] == "scalers" else "free" if inside[0] == "free" else "backbone" if inside[0] else "head"
     )
+
+
+def _masked(backbone: AbstractBackbone, kept: dict[str, Int[Array, ""] | int]) -> AbstractBackbone:
+    """The backbone with zeros beyond the first `kept` entries along every axis, and norms over these alone."""
+    arrays, names = trees.named_arrays(backbone), trees.axes(backbone)
+    for name, axes in names.items():
+        arrays[name] = trees.prefix_mask(arrays[name], axes, kept)
+    backbone = trees.with_arrays(backbone, arrays)
+    counts = {}
+    for path, norm in jax.tree_util.tree_leaves_with_path(
+        backbone, is_leaf=lambda node: isinstance(node, AbstractNorm)
+    ):
+        if isinstance(norm, AbstractNorm):
+            name = trees.name_of(path)
+            counts[f"{name}.kept"] = jnp.broadcast_to(
+                jnp.asarray(kept[names[f"{name}.gain"][-1]]), norm.gain.shape[:-1]
+            )
+    return trees.put(backbone, counts)

@@ -20,11 +20,11 @@ import safetensors.numpy
 from jaxtyping import Array, Float
 
 from . import trees
-from .config import ViTConfig
+from .config import from_header, to_header
 from .data.augment import DEVIATION, MEAN
 from .errors import UserError
 from .files import expanded, header_of, read_safetensors, write_bytes, write_json, write_safetensors
-from .models import MAE, Classifier, ViT
+from .models import MAE, AbstractBackbone, Classifier, ViT
 from .naming import from_huggingface, from_mae, from_timm, library_of, parts, skeleton, to_huggingface, to_timm
 from .nn.norm import EPSILON
 
@@ -43,17 +43,17 @@ _FOLDER = ("config.json", "model.safetensors", "preprocessor_config.json")
 class Model:
     """A plain model, and where it comes from."""
 
-    model: ViT | Classifier
+    model: AbstractBackbone | Classifier
     about: dict[str, Any]
     """For people to read."""
 
 
-def save_model(path: str | os.PathLike[str], model: ViT | Classifier, about: dict[str, Any]) -> None:
+def save_model(path: str | os.PathLike[str], model: AbstractBackbone | Classifier, about: dict[str, Any]) -> None:
     """Writes a model of either dress as our own file, which appears whole or not at all."""
     vit, classes, pool = parts(model)
     header = {
         "format": FORMAT,
-        "model": dataclasses.asdict(vit.config),
+        "model": to_header(vit.config),
         "classes": classes,
         "pool": pool,
         "about": about,
@@ -109,7 +109,7 @@ def load_mae(path: str | os.PathLike[str], *, heads: int | None = None, norm_pix
 
 def export_model(
     path: str | os.PathLike[str],
-    model: ViT | Classifier,
+    model: AbstractBackbone | Classifier,
     format: Format,
     about: dict[str, Any],
     overwrite: bool = False,
@@ -143,7 +143,7 @@ def export_model(
         _write_folder(path, model, about)
 
 
-def at_resolution(model: ViT | Classifier, image: int) -> ViT | Classifier:
+def at_resolution(model: AbstractBackbone | Classifier, image: int) -> AbstractBackbone | Classifier:
     """The model for square inputs of side `image`.
 
     A table of positions has its patches resampled as timm does it: bicubic (Keys, a = -1/2), antialiased; the class
@@ -161,7 +161,7 @@ def at_resolution(model: ViT | Classifier, image: int) -> ViT | Classifier:
     if config == model.config:
         return model
     arrays = trees.named_arrays(model)
-    if model.positions.table is not None:
+    if isinstance(model, ViT) and model.positions.table is not None:
         arrays["positions.table"] = resampled(model.positions.table, config.grid)
     return trees.with_arrays(skeleton(config), arrays)
 
@@ -180,7 +180,7 @@ def _own(path: Path, heads: int | None) -> Model:
             f"{path} is a {header.get('format')!r}, not a {FORMAT!r}; `initialize` makes a model of a bank, "
             "`save_model` a file of a model."
         )
-    config = ViTConfig(**header["model"])
+    config = from_header(path, {"kind": "vit"} | header["model"])  # earlier versions knew one kind
     if heads not in (None, config.heads):
         raise UserError(f"{path} has {config.heads} heads, not {heads}; leave the number out.")
     shapes = skeleton(config, header["classes"], header["pool"])
@@ -259,7 +259,7 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _write_folder(path: Path, model: ViT | Classifier, about: dict[str, Any]) -> None:
+def _write_folder(path: Path, model: AbstractBackbone | Classifier, about: dict[str, Any]) -> None:
     """Writes a folder of Hugging Face's beside its place and moves it there."""
     vit, classes, _ = parts(model)
     arrays, c = to_huggingface(model), vit.config
@@ -315,7 +315,7 @@ def _write_folder(path: Path, model: ViT | Classifier, about: dict[str, Any]) ->
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _onnx(model: ViT | Classifier, about: dict[str, Any]) -> bytes:
+def _onnx(model: AbstractBackbone | Classifier, about: dict[str, Any]) -> bytes:
     try:
         from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports] - an extra
     except ImportError:

@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations of a vision transformer, by the papers' convention and in full."""
+"""Parameters and floating-point operations of a network, by the papers' convention and in full."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.random as jr
 
 from . import trees
-from .config import DecoderConfig, ViTConfig
-from .layouts import governed
-from .models import MAE, ViT
+from .config import BackboneConfig, DecoderConfig, ViTConfig
+from .models import MAE
+from .sites import skeleton
 
 
 def count_mae(config: ViTConfig, decoder: DecoderConfig) -> int:
@@ -17,12 +17,13 @@ def count_mae(config: ViTConfig, decoder: DecoderConfig) -> int:
     Twice the multiplications in affine maps: of the backbone on the visible patches and the class token, of the decoder
     on all.
     """
-    mae = eqx.filter_eval_shape(lambda key: MAE(ViT(config, key=key), config, decoder, key=key), jr.key(0))
+    mae = eqx.filter_eval_shape(lambda key: MAE(config.create(key=key), decoder, key=key), jr.key(0))
     visible = int(config.patches * (1 - decoder.mask_ratio))
-    encoder = trees.count(governed(mae.encoder.blocks)) * (visible + 1) + mae.encoder.embed.weight.size * visible
-    inside = trees.count(governed(mae.decoder.blocks)) * (config.patches + 1)
+    encoder = mae.backbone.multiplications(visible).affine
+    blocks = mae.decoder.blocks
+    inside = trees.count((blocks.attention.qkv, blocks.attention.out, blocks.mlp.enter, blocks.mlp.leave))
     around = mae.decoder.embed.weight.size * (visible + 1) + mae.decoder.predict.weight.size * config.patches
-    return 2 * (encoder + inside + around)
+    return 2 * (encoder + inside * (config.patches + 1) + around)
 
 
 class Count(NamedTuple):
@@ -36,8 +37,8 @@ class Count(NamedTuple):
     """The same, with attention's two products."""
 
 
-def count(config: ViTConfig, classes: int = 0) -> Count:
-    """Counts a backbone, with a linear head of `classes` outputs on its class token if that is not 0.
+def count(config: BackboneConfig, classes: int = 0) -> Count:
+    """Counts a backbone, with a linear head of `classes` outputs if that is not 0.
 
     ```python
     >>> wt.count(wt.ViTConfig(image=224, patch=16, depth=12, heads=6, head_dim=64, dress="plain"), classes=1000)
@@ -46,10 +47,9 @@ def count(config: ViTConfig, classes: int = 0) -> Count:
 
     Raises UserError where `config` does not make a network.
     """
-    vit = eqx.filter_eval_shape(ViT, config, key=jr.key(0))
-    tokens = config.patches + 1
-    head = (config.channels + 1) * classes
-    products = trees.count(governed(vit.blocks)) * tokens
-    products += vit.embed.weight.size * config.patches + config.channels * classes
-    attention = 2 * config.depth * config.inner * tokens**2
-    return Count(trees.count(vit) + head, 2 * products, 2 * (products + attention))
+    config.check()
+    backbone = skeleton(config)
+    width = config.axes()[config.features]
+    affine, attention = backbone.multiplications()
+    products = affine + width * classes
+    return Count(trees.count(backbone) + (width + 1) * classes, 2 * products, 2 * (products + attention))

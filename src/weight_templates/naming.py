@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Shaped
 
 from . import trees
-from .config import DecoderConfig, ViTConfig
+from .config import BackboneConfig, DecoderConfig, ViTConfig
 from .errors import NoDecoderError, UserError
-from .models import MAE, Classifier, Pool, ViT
+from .models import MAE, AbstractBackbone, Classifier, Pool, ViT
 
 
 Library = Literal["timm", "huggingface"]
@@ -140,7 +140,7 @@ def from_mae(
     - `decoder_heads`: number of the decoder's heads; its width / 32 if None, as published.
     - `norm_pix`: whether it predicts normalised pixels, which no tensor tells.
 
-    **Returns:** it, with a plain `ViT` as its encoder; hides three quarters. Raises UserError as `from_timm` does, and
+    **Returns:** it, around a plain `ViT`; hides three quarters. Raises UserError as `from_timm` does, and
     NoDecoderError where there is no decoder.
     """
     library = library_of(arrays) or "timm"
@@ -159,11 +159,10 @@ def from_mae(
     width = own[bias].size if bias in own else 0
     depth = len({found[1] for name in own if (found := re.match(block, name))})
     config = DecoderConfig(depth, width, decoder_heads or max(1, width // 32), norm_pix=norm_pix)
-    build = eqx.Partial(MAE, vit=vit.config, config=config)
-    shapes = eqx.filter_eval_shape(lambda: build(skeleton(vit.config), key=jr.key(0)))
+    shapes = eqx.filter_eval_shape(lambda: MAE(skeleton(vit.config), config, key=jr.key(0)))
     wanted, table = trees.named_arrays(shapes.decoder), _decoder_leaves(library, depth)
     ours = _read(library, table, {f"decoder.{name}": leaf for name, leaf in wanted.items()}, own)
-    return trees.with_arrays(shapes, ours | {f"encoder.{n}": a for n, a in trees.named_arrays(vit).items()})
+    return trees.with_arrays(shapes, ours | {f"backbone.{n}": a for n, a in trees.named_arrays(vit).items()})
 
 
 def library_of(names: Mapping[str, Any]) -> Library | None:
@@ -175,19 +174,19 @@ def library_of(names: Mapping[str, Any]) -> Library | None:
     return None
 
 
-def skeleton(config: ViTConfig, classes: int = 0, pool: Pool | None = None) -> ViT | Classifier:
+def skeleton(config: BackboneConfig, classes: int = 0, pool: Pool | None = None) -> AbstractBackbone | Classifier:
     """The shapes of a model; of a backbone without a head if `classes` is 0."""
 
-    def build(key: PRNGKeyArray) -> ViT | Classifier:
-        vit = ViT(config, key=key)
-        return Classifier(vit, classes, pool or "mean", key=key) if classes else vit
+    def build(key: PRNGKeyArray) -> AbstractBackbone | Classifier:
+        backbone = config.create(key=key)
+        return Classifier(backbone, classes, pool or "mean", key=key) if classes else backbone
 
     return eqx.filter_eval_shape(build, jr.key(0))
 
 
-def parts(model: ViT | Classifier) -> tuple[ViT, int, Pool | None]:
+def parts(model: AbstractBackbone | Classifier) -> tuple[Any, int, Any]:
     """**Returns:** the backbone, the number of classes (0: no head), and what the head sees."""
-    if isinstance(model, ViT):
+    if isinstance(model, AbstractBackbone):
         return model, 0, None
     return model.backbone, model.head.weight.shape[0], model.pool
 
@@ -254,6 +253,8 @@ def _spelt(ours: dict[str, Any], table: list[_Leaf]) -> dict[str, Any]:
 def _to(library: Library, model: ViT | Classifier) -> dict[str, np.ndarray]:
     vit, classes, pool = parts(model)
     config, title = vit.config, TITLES[library]
+    if not isinstance(vit, ViT):
+        raise UserError(f"{title}'s names are known for vision transformers only; export it with --format safetensors.")
     if config.dress != "plain":
         raise UserError(
             f"{title} has no model of the {config.dress} dress; export it with --format safetensors, "

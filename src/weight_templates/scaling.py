@@ -13,10 +13,8 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from . import trees
-from .config import ScalingOptions, ViTConfig
-from .constrained import Constrained, Widths, expand, materialize, select
-from .models import MAE
-from .models.mae import with_encoder
+from .config import BackboneConfig, ScalingOptions, Widths, depths
+from .constrained import Constrained, expand, materialize, select, with_backbone
 from .training.step import step_keys
 
 
@@ -31,21 +29,22 @@ USES = 200
 there are pairs, and pay later. Not measured on a GPU."""
 
 
-def settled(options: ScalingOptions, config: ViTConfig, family: str, steps: int) -> ScalingOptions:
-    """The options with `auto` decided, for a run of so many steps."""
-    if options.execution != "auto":
-        return options
+def settled(options: ScalingOptions, config: BackboneConfig, family: str, steps: int) -> ScalingOptions:
+    """The options with the scope of that family, and with `auto` decided, for a run of so many steps."""
+    scope = options.scope_for(family)
     programs = len(widths_of(options, config)) ** (1 if options.coupled else 2)
-    sliced = options.scope_for(family) == "submodel" and steps >= USES * programs
-    return dataclasses.replace(options, execution="sliced" if sliced else "masked")
+    sliced = scope == "submodel" and options.execution != "masked"
+    if options.execution == "auto":
+        sliced = sliced and steps >= USES * programs
+    return dataclasses.replace(options, scope=scope, execution="sliced" if sliced else "masked")
 
 
-def widths_of(options: ScalingOptions, config: ViTConfig) -> tuple[int, ...]:
+def widths_of(options: ScalingOptions, config: BackboneConfig) -> tuple[int, ...]:
     """The widths that are drawn from, in heads; the paper's grid starts at a quarter (3 of 12)."""
     return options.heads or tuple(range(max(1, config.heads // 4), config.heads + 1))
 
 
-def sample_widths(options: ScalingOptions, config: ViTConfig, *, key: PRNGKeyArray) -> Widths:
+def sample_widths(options: ScalingOptions, config: BackboneConfig, *, key: PRNGKeyArray) -> Widths:
     """Draws the widths of a step (Eq. 7): prefixes, uniform over `widths_of`, rows and columns independent.
 
     The paper names neither the distribution nor the shape of the masks; prefixes follow WeiT, and `coupled` gives rows
@@ -62,7 +61,7 @@ def expanded(constrained: Constrained) -> bool:
 
 
 def preparation(
-    options: ScalingOptions, config: ViTConfig, family: str, precision: str, factored: Factoring = expanded
+    options: ScalingOptions, config: BackboneConfig, family: str, precision: str, factored: Factoring = expanded
 ) -> Prepare:
     """What a step does before anything is computed: expand the parameters under random widths, and cast them.
 
@@ -81,19 +80,20 @@ def preparation(
     return prepare
 
 
-def narrowed(mae: MAE, rows: int, cols: int, factored: Factoring = expanded) -> MAE:
-    """A constrained auto-encoder, expanded at a width: what the masks of `Widths(rows, cols)` make of it, but small.
+def narrowed(model: PyTree, rows: int, cols: int, factored: Factoring = expanded) -> PyTree:
+    """A model around a constrained backbone, expanded at a width: what the masks of `Widths(rows, cols)` make of it, but
+    small.
 
     Differentiable: what lies beyond the width has gradient zero.
     """
-    config = mae.encoder.config
-    layers = list(range(config.depth))
-    narrow = select(mae.encoder, config.resized(heads=rows, columns=cols), layers)
-    return with_encoder(mae, expand(narrow, factored=factored(narrow)))
+    config = model.backbone.config
+    layers = [range(depth) for depth in depths(config)]
+    narrow = select(model.backbone, config.resized(heads=rows, columns=cols), layers)
+    return with_backbone(model, expand(narrow, factored=factored(narrow)))
 
 
 def drawn_widths(
-    options: ScalingOptions, config: ViTConfig, steps: int, *, key: PRNGKeyArray
+    options: ScalingOptions, config: BackboneConfig, steps: int, *, key: PRNGKeyArray
 ) -> Int[np.ndarray, "steps 2"]:
     """The rows and columns that each step draws, known to the host beforehand; `key` is the training loop's."""
 

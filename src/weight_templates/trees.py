@@ -1,7 +1,9 @@
 """Pytrees by name: leaves as `a.b.c`, the names of their axes, counts, and what differs between two trees."""
 
+import dataclasses
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -63,22 +65,72 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
 
 
 def axes(module: eqx.Module) -> dict[str, tuple[str, ...]]:
-    """The axes of every array in a module, as its annotation spells them.
+    """Returns the names of the axes of every array in a module, by the array's name, as its annotation spells them.
 
-    A field `weight: Float[Array, "inner width"]` has the axes `("inner", "width")`. An array with more axes than its
-    annotation has is one of a stack: the axes in front are called `layer`.
+    A field `weight: Float[Array, "inner width"]` has the axes `("inner", "width")`, one annotated `Float[Array, ""]`
+    has none. An array with more axes than its annotation has is one of a stack: the axes in front are called `layer`.
+    Modules inside tuples, lists and dictionaries are found, too. A module with a static field `axis_names`, pairs of
+    names, has other names for its axes than its class has: so two stages of one class may differ in width.
 
-    **Returns:** names of axes by name of array.
+    Raises TypeError for an array whose axes no annotation names.
     """
     found = {}
-    for field in vars(module):
-        value = getattr(module, field)
-        if eqx.is_array(value) or isinstance(value, jax.ShapeDtypeStruct):
-            names = _annotated(type(module), field)
-            found[field] = ("layer",) * (len(value.shape) - len(names)) + names
-        elif isinstance(value, eqx.Module):
-            found |= {f"{field}.{name}": names for name, names in axes(value).items()}
-    return found
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name, None)
+        if _is_arraylike(value):
+            names = _annotated(type(module), field.name)
+            found[field.name] = ("layer",) * (len(value.shape) - len(names)) + names
+        else:
+            found |= {f"{field.name}.{name}": names for name, names in _axes_within(value).items()}
+    other = dict(getattr(module, "axis_names", ()))
+    return {name: tuple(other.get(axis, axis) for axis in names) for name, names in found.items()}
+
+
+def _axes_within(value: Any) -> dict[str, tuple[str, ...]]:
+    if isinstance(value, eqx.Module):
+        return axes(value)
+    if _is_arraylike(value):
+        raise TypeError("an array in a tuple, list or dictionary has no annotation that names its axes")
+    inside = dict(enumerate(value)) if isinstance(value, tuple | list) else value if isinstance(value, dict) else {}
+    return {f"{key}.{name}": names for key, one in inside.items() for name, names in _axes_within(one).items()}
+
+
+def at(tree: PyTree, name: str) -> Any:
+    """The part of a tree that `name` leads to, such as `blocks.attention.qkv` or `stages.0`."""
+    for part in name.split("."):
+        tree = tree[int(part)] if isinstance(tree, tuple | list) else tree[part] if isinstance(tree, dict) else getattr(tree, part)  # fmt: skip
+    return tree
+
+
+def put(tree: PyTree, parts: dict[str, Any]) -> PyTree:
+    """`tree` with other parts at the places that their names lead to."""
+    return eqx.tree_at(
+        lambda t: [at(t, name) for name in parts], tree, list(parts.values()), is_leaf=lambda node: node is None
+    )
+
+
+def constant() -> Any:
+    """A field of a module whose arrays are never trained, such as a table of positions."""
+    return eqx.field(metadata={"constant": True})
+
+
+def variables(tree: PyTree) -> PyTree:
+    """True at the floating-point arrays of a tree, but for those in fields declared as `constant`."""
+    still = tuple(_constants(tree))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: eqx.is_inexact_array(leaf) and name_of(path) not in still, tree
+    )
+
+
+def _constants(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, eqx.Module):
+        for field in dataclasses.fields(node):
+            if field.metadata.get("constant"):
+                yield prefix + field.name
+            yield from _constants(getattr(node, field.name, None), f"{prefix}{field.name}.")
+    elif isinstance(node, tuple | list | dict):
+        for key, inside in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _constants(inside, f"{prefix}{key}.")
 
 
 def resized(array: Array, names: tuple[str, ...], sizes: dict[str, int]) -> Array:
@@ -116,10 +168,12 @@ def _is_arraylike(x: Any) -> bool:
 
 
 def _annotated(cls: type, field: str) -> tuple[str, ...]:
-    annotation = (
-        typing.get_type_hints(cls)[field]
-        if isinstance(cls.__annotations__[field], str)
-        else (cls.__annotations__[field])
-    )
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    return tuple(next(option.dim_str for option in options if hasattr(option, "dim_str")).split())
+    for owner in cls.__mro__:
+        annotation = vars(owner).get("__annotations__", {}).get(field)
+        if isinstance(annotation, str):
+            annotation = typing.get_type_hints(owner)[field]
+        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        for option in options:
+            if hasattr(option, "dim_str"):
+                return tuple(option.dim_str.split())
+    raise TypeError(f"{cls.__name__}.{field} holds an array, but its annotation names no axes")

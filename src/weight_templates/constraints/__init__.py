@@ -3,7 +3,7 @@
 import dataclasses
 
 from ..config import ConstraintOptions, Family
-from .base import AbstractConstraint, Factors, Shape
+from .base import AbstractConstraint, Arrays, Factors, Shape
 from .kronecker import Kronecker
 from .linear import Linear
 from .none import Unconstrained
@@ -26,9 +26,15 @@ def constraint_of(options: ConstraintOptions) -> AbstractConstraint:
     return FAMILIES[options.family](**dataclasses.asdict(options.chosen))
 
 
+def family_of(constraint: AbstractConstraint) -> Family:
+    """The name of a constraint's family."""
+    return next(name for name, kind in FAMILIES.items() if type(constraint) is kind)
+
+
 __all__ = [
     "FAMILIES",
     "AbstractConstraint",
+    "Arrays",
     "Factors",
     "Kronecker",
     "Linear",
@@ -37,4 +43,5 @@ __all__ = [
     "Tucker",
     "Unconstrained",
     "constraint_of",
+    "family_of",
 ]

@@ -1,4 +1,4 @@
-"""What a constraint is: a parameterisation of a stack of weight matrices `W[slice, row, col]`.
+"""What a constraint is: a parameterisation of a stack of weight matrices or kernels `W[slice, row, col, *tap]`.
 
 Rows are internal (heads, hidden units), columns are residual channels: the first rows and columns of every slice are a
 narrower network. A constraint holds static hyper-parameters only; the numbers live in `Factors`, which four pure verbs
@@ -18,6 +18,7 @@ Laws, for every family: `expand(select(f, small, slices), small)` is `expand(f, 
 """
 
 import abc
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -36,13 +37,20 @@ Arrays = dict[str, Float[Array, "..."]]
 
 
 class Shape(NamedTuple):
-    """Sizes of a stack of weight matrices."""
+    """Sizes of a stack of weight matrices, or of kernels whose taps trail."""
 
     slices: int
     rows: int
     cols: int
     layers: int = 1
     """Layers that the slices belong to, equally many to each, in order."""
+    taps: tuple[int, ...] = ()
+    """Further axes of a kernel, such as its height and width; never masked, never cut."""
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """The shape of the array of weights."""
+        return (self.slices, self.rows, self.cols, *self.taps)
 
 
 class Factors(eqx.Module):
@@ -62,6 +70,11 @@ class AbstractConstraint(eqx.Module):
         return Factors(template, self.scalers(template, shape, key=skey))
 
     @property
+    def sizeless(self) -> bool:
+        """Whether one template serves stacks of different widths; if not, each width needs a template of its own."""
+        return True
+
+    @property
     def fixed(self) -> bool:
         """Whether the scalers follow from the shape alone, and are never trained."""
         return False
@@ -75,7 +88,7 @@ class AbstractConstraint(eqx.Module):
         """Random scalers that fit a template, of whatever source, to a stack of `shape`."""
 
     @abc.abstractmethod
-    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col *tap"]:
         """The weights that the factors stand for."""
 
     def cores(self, factors: Factors, shape: Shape) -> tuple[Array, Array, Array] | None:
@@ -97,8 +110,8 @@ class AbstractConstraint(eqx.Module):
 
 
 def weight_variance(shape: Shape) -> float:
-    """Variance that weights start with (Glorot & Bengio, 2010): 1/D for D x D slices."""
-    return 2 / (shape.rows + shape.cols)
+    """Variance that weights start with (Glorot & Bengio, 2010): 1/D for D x D slices; a kernel's taps share it."""
+    return 2 / (shape.rows + shape.cols) / math.prod(shape.taps)
 
 
 def check_rank(flag: str, rank: int, limit: int, what: str) -> None:

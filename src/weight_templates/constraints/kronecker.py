@@ -33,25 +33,26 @@ class Kronecker(AbstractConstraint):
             share = self.parts**2 if self.tile is None else shape.rows * shape.cols / (rows * cols)
             count = max(1, int(shape.slices * share / 24))
         check_rank("--kronecker.templates", count, shape.slices * across * along, "the number of tiles")
-        return {"tiles": weight_variance(shape) ** 0.5 * jr.normal(key, (count, rows, cols))}
+        return {"tiles": weight_variance(shape) ** 0.5 * jr.normal(key, (count, rows, cols, *shape.taps))}
 
     def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
-        count, rows, cols = template["tiles"].shape
+        count, rows, cols = template["tiles"].shape[:3]
         across, along = -(-shape.rows // rows), -(-shape.cols // cols)
         return {"slice": count**-0.5 * jr.normal(key, (shape.slices, across, along, count))}
 
-    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col *tap"]:
         tiles, scalers = factors.template["tiles"], factors.scalers
-        _, p, q = tiles.shape
+        p, q = tiles.shape[1:3]
         n, a, b, _ = scalers["slice"].shape
-        weight = jnp.tensordot(scalers["slice"], tiles, 1).swapaxes(2, 3).reshape(n, a * p, b * q)
+        weight = jnp.tensordot(scalers["slice"], tiles, 1).swapaxes(2, 3).reshape(n, a * p, b * q, *shape.taps)
         weight = weight[:, : shape.rows, : shape.cols]
         if "rows" in scalers:
-            weight = weight * scalers["rows"][:, None] * scalers["cols"]
+            rows, cols = (scalers[name].reshape(-1, *[1] * len(shape.taps)) for name in ("rows", "cols"))
+            weight = weight * rows[:, None] * cols
         return weight
 
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
-        _, p, q = factors.template["tiles"].shape
+        p, q = factors.template["tiles"].shape[1:3]
         across, along = -(-shape.rows // p), -(-shape.cols // q)
         chosen = cycle(cycle(factors.scalers["slice"][slices], across, 1), along, 2)
         return Factors(factors.template, {"slice": chosen})

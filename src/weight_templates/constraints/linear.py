@@ -23,6 +23,10 @@ class Linear(AbstractConstraint):
     """Fixed mixtures instead of learned ones: slice j of layer l = 0 … L - 1 is `B_j + l/L A_j`, as in TLEG's code."""
 
     @property
+    def sizeless(self) -> bool:
+        return False
+
+    @property
     def fixed(self) -> bool:
         return self.tleg
 
@@ -36,7 +40,7 @@ class Linear(AbstractConstraint):
         if self.tleg and rank != default:
             raise UserError(f"--linear.rank {rank} was given, but under --linear.tleg it is {default}; leave it out.")
         check_rank("--linear.rank", rank, shape.slices, "the number of slices")
-        return {"bases": weight_variance(shape) ** 0.5 * jr.normal(key, (rank, shape.rows, shape.cols))}
+        return {"bases": weight_variance(shape) ** 0.5 * jr.normal(key, (rank, shape.rows, shape.cols, *shape.taps))}
 
     def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
         rank = len(template["bases"])
@@ -46,7 +50,7 @@ class Linear(AbstractConstraint):
             return {"slice": jnp.concatenate([which, place[:, None] * which], axis=1)}
         return {"slice": rank**-0.5 * jr.normal(key, (shape.slices, rank))}
 
-    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col *tap"]:
         return jnp.tensordot(factors.scalers["slice"], factors.template["bases"], 1)
 
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:

@@ -13,9 +13,9 @@ class Unconstrained(AbstractConstraint):
         return {}
 
     def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
-        return {"slice": weight_variance(shape) ** 0.5 * jr.normal(key, shape[:3])}
+        return {"slice": weight_variance(shape) ** 0.5 * jr.normal(key, shape.full)}
 
-    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col *tap"]:
         return factors.scalers["slice"]
 
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:

@@ -1,3 +1,5 @@
+import math
+
 import equinox as eqx
 import jax.random as jr
 import numpy as np
@@ -17,24 +19,29 @@ class Svd(AbstractConstraint):
     rank: int | None = eqx.field(default=None, static=True)
     """Columns of U and V; None: as many template parameters as the other families' defaults."""
 
+    @property
+    def sizeless(self) -> bool:
+        return False
+
     def template(self, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
-        s, m, n = shape[:3]
+        s, m, n = shape.slices, shape.rows, shape.cols * math.prod(shape.taps)
         rank = max(1, round(s * m * n / (24 * (m + n)))) if self.rank is None else self.rank
         check_rank("--svd.rank", rank, min(s * m, s * n, m * n), "the largest rank of such a stack")
         ukey, vkey = jr.split(key)
         return {
             "left": rank**-0.5 * jr.normal(ukey, (m, rank)),
-            "right": rank**-0.5 * jr.normal(vkey, (n, rank)),
+            "right": rank**-0.5 * jr.normal(vkey, (shape.cols, *shape.taps, rank)),
         }
 
     def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
         rank = template["left"].shape[1]
         return {"slice": (weight_variance(shape) * rank) ** 0.5 * jr.normal(key, (shape.slices, rank))}
 
-    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col *tap"]:
         left, right = factors.template["left"], factors.template["right"]
         scaled = factors.scalers["slice"][:, None, :] * left
-        return (scaled.reshape(-1, left.shape[1]) @ right.T).reshape(-1, len(left), len(right))
+        flat = right.reshape(-1, right.shape[-1])  # a kernel has a row for each column and tap
+        return (scaled.reshape(-1, left.shape[1]) @ flat.T).reshape(-1, len(left), *right.shape[:-1])
 
     def select(self, factors: Factors, shape: Shape, slices: Int[np.ndarray, " chosen"]) -> Factors:
         left, right = cycle(factors.template["left"], shape.rows, 0), cycle(factors.template["right"], shape.cols, 0)

@@ -2,6 +2,7 @@ import itertools
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -29,10 +30,10 @@ class Tucker(AbstractConstraint):
         )
         for rank, size, axis in zip(ranks, shape[:3], ("slices", "rows", "columns"), strict=True):
             check_rank(f"--tucker.ranks (along {axis})", rank, size, f"the number of {axis}")
-        return {"core": weight_variance(shape) ** 0.5 * jr.normal(key, ranks)}
+        return {"core": weight_variance(shape) ** 0.5 * jr.normal(key, (*ranks, *shape.taps))}
 
     def scalers(self, template: Arrays, shape: Shape, *, key: PRNGKeyArray) -> Arrays:
-        ranks = template["core"].shape
+        ranks = template["core"].shape[:3]
         keys = jr.split(key, 3)
         return {
             "slice": ranks[0] ** -0.5 * jr.normal(keys[0], (shape.slices, ranks[0])),
@@ -40,19 +41,29 @@ class Tucker(AbstractConstraint):
             "col": _orthogonal(keys[2], shape.cols, ranks[2]),
         }
 
-    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col"]:
+    def expand(self, factors: Factors, shape: Shape) -> Float[Array, "slice row col *tap"]:
         core = factors.template["core"]
         scalers = [factors.scalers[name] for name in ("slice", "row", "col")]
-        for axis in cheapest_order(core.shape, tuple(len(s) for s in scalers)):
-            core = _mode_product(core, scalers[axis], axis)
-        return core
+        order = cheapest_order(core.shape[:3], tuple(len(s) for s in scalers))
 
-    def cores(self, factors: Factors, shape: Shape) -> tuple[Array, Array, Array]:
+        def multiply(core: Float[Array, "r1 r2 r3"]) -> Float[Array, "slice row col"]:
+            for axis in order:
+                core = _mode_product(core, scalers[axis], axis)
+            return core
+
+        if not shape.taps:
+            return multiply(core)
+        flat = core.reshape(*core.shape[:3], -1)
+        return jax.vmap(multiply, 3, 3)(flat).reshape(shape.full)
+
+    def cores(self, factors: Factors, shape: Shape) -> tuple[Array, Array, Array] | None:
         s = factors.scalers
+        if shape.taps:
+            return None
         return _mode_product(factors.template["core"], s["slice"], 0), s["row"], s["col"]
 
     def multiplications(self, factors: Factors, shape: Shape) -> tuple[int, int]:
-        ranks = factors.template["core"].shape
+        ranks = factors.template["core"].shape[:3]
         sizes = tuple(len(factors.scalers[name]) for name in ("slice", "row", "col"))
         return multiplied(cheapest_order(ranks, sizes), ranks, sizes), multiplied((0,), ranks, sizes)
 

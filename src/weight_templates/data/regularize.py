@@ -105,8 +105,8 @@ def smooth(labels: Int[Array, " batch"], classes: int, smoothing: float) -> Floa
     return (1 - smoothing) * jax.nn.one_hot(labels, classes, dtype=jnp.float32) + smoothing / classes
 
 
-def drop_gates(depth: int, rate: float, *, key: PRNGKeyArray) -> Float[Array, "layer 2"]:
-    """Stochastic depth (Huang et al., 2016): factors of one sample's branches, two a layer, drawn independently.
+def drop_gates(depth: int, rate: float, branches: int = 2, *, key: PRNGKeyArray) -> Float[Array, "layer branch"]:
+    """Stochastic depth (Huang et al., 2016): factors of one sample's branches, drawn independently.
 
     Layer l of `depth` loses a branch with probability p = rate · l / (depth - 1), timm's linear rule, 0 at depth 1; a
     factor is 0 or 1 / (1 - p), 1 on average.
@@ -114,9 +114,10 @@ def drop_gates(depth: int, rate: float, *, key: PRNGKeyArray) -> Float[Array, "l
     **Arguments:**
 
     - `rate`: that of the last layer, in [0, 1).
+    - `branches`: residual branches of a layer: two in a transformer, attention and feed-forward.
     """
     stay = 1 - rate * jnp.arange(depth)[:, None] / max(depth - 1, 1)
-    return jr.bernoulli(key, stay, (depth, 2)) / stay
+    return jr.bernoulli(key, stay, (depth, branches)) / stay
 
 
 def _rectangle(

@@ -1,19 +1,26 @@
 """Backbones and what is put around them. Nothing here knows of constraints."""
 
-from .classifier import Classifier, Pool
+from .backbone import AbstractBackbone, AbstractHead, layer_scales, place_of
+from .classifier import Classifier
+from .convnext import ConvNext
 from .mae import MAE, Decoder, Reconstruction
-from .vit import Block, PatchEmbed, ViT, patchify, unpatchify
+from .vit import Block, PatchEmbed, Pool, ViT, patchify, unpatchify
 
 
 __all__ = [
     "MAE",
+    "AbstractBackbone",
+    "AbstractHead",
     "Block",
     "Classifier",
+    "ConvNext",
     "Decoder",
     "PatchEmbed",
     "Pool",
     "Reconstruction",
     "ViT",
+    "layer_scales",
     "patchify",
+    "place_of",
     "unpatchify",
 ]

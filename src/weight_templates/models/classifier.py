@@ -1,36 +1,41 @@
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..nn import Linear
+from .backbone import AbstractHead
 
 
-Pool = Literal["mean", "cls"]
-
-
-class Classifier(eqx.Module):
+class Classifier(AbstractHead):
     """A backbone with a linear head.
 
-    `pool` is what the head sees: `mean`, the last norm of the mean over patches, as MAE fine-tunes (He et al., 2022,
-    appendix A.1; timm's `fc_norm`); `cls`, the class token after the last norm, as DeiT has it.
-
-    While its templates are learned, `backbone` is a `Constrained` in the parameters and a `ViT` in the computation.
+    While its templates are learned, `backbone` is a `Constrained` in the parameters and a plain backbone in the
+    computation.
     """
 
     backbone: Any
     head: Linear
-    pool: Pool = eqx.field(static=True)
+    pool: str = eqx.field(static=True)
+    """What the head sees; see the backbone's `pooled`."""
 
-    def __init__(self, backbone: Any, classes: int, pool: Pool = "mean", *, key: PRNGKeyArray):
+    def __init__(self, backbone: Any, classes: int, pool: str = "mean", *, key: PRNGKeyArray):
         """The head starts next to zero, with deviation 2e-5 as in MAE's fine-tuning."""
-        head = Linear(backbone.config.channels, classes, key=key)
+        axis = backbone.config.features
+        head = Linear(backbone.config.axes()[axis], classes, reads=axis, key=key)
         weight = 2e-5 * jr.truncated_normal(key, -2, 2, head.weight.shape)
         self.backbone = backbone
         self.head = eqx.tree_at(lambda linear: linear.weight, head, weight)
         self.pool = pool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"classes": len(self.head.bias), "pool": self.pool}
+
+    @classmethod
+    def around(cls, backbone: Any, options: dict[str, Any], *, key: PRNGKeyArray) -> "Classifier":
+        return cls(backbone, **options, key=key)
 
     def __call__(
         self, image: Float[Array, "h w 3"], gates: Float[Array, "layer 2"] | None = None
@@ -38,7 +43,7 @@ class Classifier(eqx.Module):
         """**Arguments:**
 
         - `image`: pixels, normalised by the mean and deviation of ImageNet.
-        - `gates`: see `ViT.features`.
+        - `gates`: what the two branches of every block are multiplied with, for stochastic depth; None: with 1.
 
         **Returns:** the logits.
         """
@@ -46,7 +51,6 @@ class Classifier(eqx.Module):
 
     def pooled(
         self, image: Float[Array, "h w 3"], gates: Float[Array, "layer 2"] | None = None
-    ) -> Float[Array, " width"]:
+    ) -> Float[Array, " features"]:
         """What the head sees of an image."""
-        tokens = self.backbone.features(image, gates=gates)
-        return self.backbone.norm(tokens[0] if self.pool == "cls" else jnp.mean(tokens[1:], axis=0))
+        return self.backbone.pooled(image, self.pool, gates)

@@ -1,5 +1,6 @@
 """Masked auto-encoding (He et al., 2022): hide most patches, encode the rest, predict the hidden pixels."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -7,9 +8,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .. import trees
 from ..config import DecoderConfig, ViTConfig
 from ..nn import AbstractNorm, Linear
+from .backbone import AbstractHead
 from .vit import Block, Positions, norm_of, patchify, run, stack
 
 
@@ -34,7 +35,7 @@ class Decoder(eqx.Module):
     def __init__(self, config: DecoderConfig, vit: ViTConfig, *, key: PRNGKeyArray):
         ekey, mkey, bkey, pkey = jr.split(key, 4)
         head_dim = config.width // config.heads
-        self.embed = Linear(vit.channels, config.width, key=ekey)
+        self.embed = Linear(vit.channels, config.width, reads=vit.features, key=ekey)
         self.mask_token = 0.02 * jr.normal(mkey, (config.width,))
         self.positions = Positions(vit.grid, config.width, head_dim, vit.dress)
         self.blocks = stack(config.depth, config.width, config.heads, head_dim, vit.dress, key=bkey)
@@ -54,29 +55,37 @@ class Decoder(eqx.Module):
         return self.predict(tokens[1:])
 
 
-class MAE(eqx.Module):
+class MAE(AbstractHead):
     """A masked auto-encoder around a backbone.
 
-    While pre-training under a constraint, `encoder` is a `Constrained` in the parameters and a `ViT` in the
+    While pre-training under a constraint, `backbone` is a `Constrained` in the parameters and a `ViT` in the
     computation.
     """
 
-    encoder: Any
+    backbone: Any
     decoder: Decoder
     config: DecoderConfig = eqx.field(static=True)
 
-    def __init__(self, encoder: Any, vit: ViTConfig, config: DecoderConfig, *, key: PRNGKeyArray):
+    def __init__(self, backbone: Any, config: DecoderConfig, *, key: PRNGKeyArray):
         """**Arguments:**
 
-        - `encoder`: a `ViT`, or a `Constrained` that stands for one, of the configuration `vit`.
+        - `backbone`: a `ViT`, or a `Constrained` that stands for one.
         - `config`: the decoder, the mask and the target.
 
-        Raises UserError where `config` does not fit `vit`.
+        Raises UserError where `config` does not fit the backbone.
         """
-        config.check(vit)
-        self.encoder = encoder
-        self.decoder = Decoder(config, vit, key=key)
+        config.check(backbone.config)
+        self.backbone = backbone
+        self.decoder = Decoder(config, backbone.config, key=key)
         self.config = config
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.config)
+
+    @classmethod
+    def around(cls, backbone: Any, options: dict[str, Any], *, key: PRNGKeyArray) -> "MAE":
+        return cls(backbone, DecoderConfig(**options), key=key)
 
     def __call__(self, image: Float[Array, "h w 3"], *, key: PRNGKeyArray) -> Reconstruction:
         """**Arguments:**
@@ -87,8 +96,8 @@ class MAE(eqx.Module):
         **Returns:** predictions and targets for all patches, and which of them were hidden. With `norm_pix` both are
         in units of the patch's own deviation around its own mean.
         """
-        visible, hidden = random_mask(self.encoder.config.patches, self.config.mask_ratio, key=key)
-        return self.decoded(image, self.encoder(image, visible), visible, hidden)
+        visible, hidden = random_mask(self.backbone.config.patches, self.config.mask_ratio, key=key)
+        return self.decoded(image, self.backbone(image, visible), visible, hidden)
 
     def decoded(
         self,
@@ -100,7 +109,7 @@ class MAE(eqx.Module):
         """The decoder's half of the work, from the encoder's tokens of the visible patches."""
         predicted = self.decoder(tokens, visible)
         precision = jnp.promote_types(image.dtype, predicted.dtype)  # statistics and error are float32 or better
-        predicted, target = predicted.astype(precision), patchify(image.astype(precision), self.encoder.config.patch)
+        predicted, target = predicted.astype(precision), patchify(image.astype(precision), self.backbone.config.patch)
         if self.config.norm_pix:
             mean, deviation = patch_statistics(target)
             target = (target - mean) / deviation
@@ -135,9 +144,3 @@ def reconstruction_loss(made: Reconstruction) -> Float[Array, ""]:
     """
     error = jnp.square(made.predicted - made.target).mean(axis=-1)
     return jnp.sum(error * made.hidden) / jnp.sum(made.hidden)
-
-
-def with_encoder(mae: MAE, encoder: Any) -> MAE:
-    """The auto-encoder around a backbone of another size: the decoder reads as many residual channels as there are."""
-    embed = trees.cycle(mae.decoder.embed.weight, encoder.config.channels, 1)
-    return eqx.tree_at(lambda m: (m.encoder, m.decoder.embed.weight), mae, (encoder, embed))

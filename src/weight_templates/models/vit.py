@@ -1,12 +1,21 @@
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
+from .. import trees
 from ..config import Dress, ViTConfig
 from ..nn import AbstractNorm, Attention, Gelu, LayerNorm, RMSNorm, SwiGlu, nested_sincos, project, rotary
 from ..nn.linear import PRODUCT, glorot
+from .backbone import AbstractBackbone, Multiplications
+
+
+Pool = Literal["mean", "cls"]
+"""What a head sees of a ViT. mean: the last norm of the mean over patches, as MAE fine-tunes (He et al., 2022, appendix
+A.1; timm's `fc_norm`). cls: the class token after the last norm, as in DeiT."""
 
 
 def patchify(image: Shaped[Array, "h w c"], patch: int) -> Shaped[Array, "patch pixel"]:
@@ -73,7 +82,7 @@ class Block(eqx.Module):
 class Positions(eqx.Module):
     """Where the tokens are, the class token first: a table to add (plain) or angles to turn by (enhanced)."""
 
-    table: Float[Array, "token width"] | None
+    table: Float[Array, "token width"] | None = trees.constant()
     grid: int = eqx.field(static=True)
     head_dim: int = eqx.field(static=True)
 
@@ -88,7 +97,7 @@ class Positions(eqx.Module):
         return rotary(self.grid, self.head_dim) if self.table is None else None
 
 
-class ViT(eqx.Module):
+class ViT(AbstractBackbone):
     """A vision transformer (Dosovitskiy et al., 2021) without a head: an image in, tokens out.
 
     Its blocks are one `Block` whose arrays have a leading axis of layers. `config.dress` is `plain` (LayerNorm, GELU,
@@ -113,6 +122,32 @@ class ViT(eqx.Module):
         self.blocks = stack(config.depth, config.channels, config.heads, config.head_dim, config.dress, key=bkey)
         self.norm = norm_of(config.dress, config.channels)
         self.config = config
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("blocks",)
+
+    def governed(self) -> dict[str, str]:
+        return {
+            "blocks.attention.qkv": "qkv",
+            "blocks.attention.out": "out",
+            "blocks.mlp.enter": "enter",
+            "blocks.mlp.leave": "leave",
+        }
+
+    def multiplications(self, patches: int | None = None) -> Multiplications:
+        config = self.config
+        patches = config.patches if patches is None else patches
+        blocks = sum(trees.at(self, leaf).size for leaf in self.governed())
+        affine = blocks * (patches + 1) + self.embed.weight.size * patches
+        return Multiplications(affine, 2 * config.depth * config.inner * (patches + 1) ** 2)
+
+    def pooled(
+        self, image: Float[Array, "h w 3"], pool: Pool = "mean", gates: Float[Array, "layer 2"] | None = None
+    ) -> Float[Array, " width"]:
+        """What a head sees of an image; see `Pool`."""
+        tokens = self.features(image, gates=gates)
+        return self.norm(tokens[0] if pool == "cls" else jnp.mean(tokens[1:], axis=0))
 
     def __call__(
         self,

@@ -66,13 +66,20 @@ def glorot(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, fan_out: int)
 
 
 class Linear(eqx.Module):
-    """An affine map outside the constraint: no axis of it follows the size of the backbone."""
+    """An affine map outside the constraint. Its output does not follow the size of the backbone; its input may."""
 
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
+    axis_names: tuple[tuple[str, str], ...] = eqx.field(static=True)
 
-    def __init__(self, size_in: int, size_out: int, *, key: PRNGKeyArray):
-        """Glorot weight, zero bias."""
+    def __init__(self, size_in: int, size_out: int, *, reads: str | None = None, key: PRNGKeyArray):
+        """Glorot weight, zero bias.
+
+        **Arguments:**
+
+        - `reads`: the axis of a backbone whose entries are the input, such as `width`; None for another input.
+        """
+        self.axis_names = () if reads is None else (("in", reads),)
         self.weight = glorot(key, (size_out, size_in), size_in, size_out)
         self.bias = jnp.zeros(size_out)
 

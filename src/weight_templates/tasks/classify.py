@@ -1,7 +1,9 @@
 """Classification: the loss under a recipe of augmentations, top-k accuracy, and linear probes on frozen features."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,35 +11,166 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8
 
-from .. import trees
-from ..config import RecipeOptions
-from ..data import Batch, normalize
+from .. import cli, counting, data, pictures
+from ..config import BackboneConfig, DataOptions, RecipeOptions, depths
+from ..data import Batch, Source, Split, normalize
 from ..data.randaugment import randaugment
 from ..data.regularize import drop_gates, erase, mix, smooth
+from ..errors import UserError
 from ..models import Classifier
 from ..nn import Linear
+from .base import AbstractTask, Curves, Data, Terms
 
 
-def loss_of(recipe: RecipeOptions) -> Callable[[Classifier, Batch, Key[Array, " batch"]], Float[Array, ""]]:
-    """The loss of a step: cross entropy with soft targets, images augmented as the recipe says.
+HELD_OUT = 1 / 10
+"""Share of the training images that chooses the best state."""
+CURVES = Curves(
+    "accuracy.png",
+    {"held_out_top1": "top-1", "held_out_top5": "top-5"},
+    "epoch",
+    "accuracy on held-out images",
+    share=True,
+)
 
-    RandAugment, normalisation, random erasing, then mixup or cutmix, in timm's order. Crops and flips are the feed's.
-    """
 
-    def loss(model: Classifier, batch: Batch, keys: Key[Array, " batch"]) -> Float[Array, ""]:
-        logits, targets, _ = forward(recipe, model, batch, keys)
-        return optax.softmax_cross_entropy(logits, targets).mean()
+class Labelled(NamedTuple):
+    """Images to be judged by, or what a frozen backbone made of them, with their classes."""
 
-    return loss
+    views: Any
+    """`data.Views`; for a probe an array of features."""
+    labels: Int[np.ndarray, " images"]
+    classes: tuple[str, ...] = ()
+
+
+class Classify(AbstractTask):
+    """Classification as a training task: all weights are trained, on augmented images."""
+
+    score: ClassVar[str] = "top1"
+    lowest: ClassVar[bool] = False
+    terms: ClassVar[tuple[str, ...]] = ()
+    curves: ClassVar[Curves] = CURVES
+    shown: ClassVar[str] = "predictions.png"
+
+    recipe: RecipeOptions = eqx.field(static=True, default=RecipeOptions())
+    pool: str = eqx.field(static=True, default="mean")
+    """What the head sees; see the backbone's `pooled`."""
+
+    def tokens(self, config: BackboneConfig) -> int:
+        return config.tokens
+
+    def flops(self, config: BackboneConfig) -> float:
+        return counting.count(config).flops
+
+    def split(self, good: Int[np.ndarray, " good"], batch: int, seed: int, flag: str | None = "--optim.batch") -> Split:
+        return data.split(good, batch, seed, part=HELD_OUT, most=float("inf"), flag=flag)
+
+    def open(
+        self,
+        source: Source,
+        options: DataOptions,
+        config: BackboneConfig,
+        sharding: Any,
+        *,
+        batch: int,
+        seed: int,
+        test: Source | None = None,
+    ) -> Data:
+        loaded = data.load(source, options, cli.say)
+        check_classes(source.name, source.classes)
+        labels = np.full(len(source), -1, np.int32)
+        labels[loaded.good] = data.labels_of(loaded, loaded.good, source.classes)
+        chosen = self.split(loaded.good, batch, seed)
+        held_out = data.views_of(loaded, chosen.held_out, config.image, options)
+        tested = None
+        if test is not None:
+            others = data.load(test, options, cli.say)
+            own = data.labels_of(others, others.good, source.classes)
+            tested = Labelled(data.views_of(others, others.good, config.image, options), own, source.classes)
+        return Data(
+            data.feed_of(loaded, chosen, config.image, options, sharding, self.recipe.crop),
+            Labelled(held_out, labels[chosen.held_out], source.classes),
+            tested,
+            Labelled(data.views_of(loaded, chosen.train, config.image, options), labels[chosen.train], source.classes),
+            chosen,
+            source.classes,
+            source.name,
+            f"{len(loaded.good)} images of {source.name}",
+        )
+
+    def attach(self, backbone: Any, classes: tuple[str, ...], *, key: PRNGKeyArray) -> Classifier:
+        return Classifier(backbone, len(classes), self.pool, key=key)
+
+    def loss(self, model: Classifier, batch: Batch, keys: Key[Array, " batch"]) -> tuple[Float[Array, ""], Terms]:
+        logits, targets, _ = forward(self.recipe, model, batch, keys)
+        return optax.softmax_cross_entropy(logits, targets).mean(), {}
+
+    def evaluate(self, model: Classifier, views: Labelled) -> dict[str, float]:
+        return accuracy(over(logits_of, model, views.views, len(views.views)), views.labels)._asdict()
+
+    def picture(self, models: Mapping[str, Classifier], views: Labelled, path: Path) -> None:
+        """Draws up to 24 images, each with the class that the last of the models takes it for."""
+        chunk = next(iter(views.views))[: min(24, len(views.views))]
+        model = list(models.values())[-1]
+        found = np.asarray(logits_of(model, jnp.asarray(chunk))).argmax(axis=1)
+        names = [views.classes[i] for i in found]
+        right = [bool(i == label) for i, label in zip(found, views.labels, strict=False)]
+        pictures.save(pictures.labelled(chunk, names, right), path)
+
+
+class Probe(AbstractTask):
+    """A linear head on what a frozen backbone makes of images, standardised; `features` makes its data."""
+
+    score: ClassVar[str] = "top1"
+    lowest: ClassVar[bool] = False
+    terms: ClassVar[tuple[str, ...]] = ()
+    curves: ClassVar[Curves] = CURVES
+    shown: ClassVar[str] = "predictions.png"
+
+    classify: Classify
+
+    def tokens(self, config: BackboneConfig) -> int:
+        return config.tokens
+
+    def flops(self, config: BackboneConfig) -> float:
+        return 0.0
+
+    def split(self, good: Int[np.ndarray, " good"], batch: int, seed: int, flag: str | None = "--optim.batch") -> Split:
+        return self.classify.split(good, batch, seed, flag)
+
+    def open(self, source: Source, options: DataOptions, config: BackboneConfig, sharding: Any, **words: Any) -> Data:
+        return self.classify.open(source, options, config, sharding, **words)
+
+    def attach(self, backbone: Any, classes: tuple[str, ...], *, key: PRNGKeyArray) -> Classifier:
+        return self.classify.attach(backbone, classes, key=key)
+
+    def loss(self, model: Linear, batch: Batch, keys: Key[Array, " batch"]) -> tuple[Float[Array, ""], Terms]:
+        return probe_loss(model, batch, keys), {}
+
+    def evaluate(self, model: Linear, views: Labelled) -> dict[str, float]:
+        return accuracy(np.asarray(jax.vmap(model)(views.views)), views.labels)._asdict()
+
+    def picture(self, models: Mapping[str, Classifier], views: Labelled, path: Path) -> None:
+        self.classify.picture(models, views, path)
+
+
+def check_classes(name: str, classes: tuple[str, ...]) -> None:
+    """Raises UserError where the images of that name have no labels to tell apart."""
+    if len(classes) < 2:
+        raise UserError(
+            f"{name} has {len(classes)} class(es); give --data a folder with one folder a class, or labelled Parquet."
+        )
 
 
 def forward(
     recipe: RecipeOptions, model: Classifier, batch: Batch, keys: Key[Array, " batch"]
 ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch classes"], Float[Array, "batch h w 3"]]:
-    """The logits of a model on a batch under a recipe, in float32, the soft targets, and the augmented images."""
-    depth, classes = model.backbone.config.depth, len(model.head.bias)
+    """The logits of a model on a batch under a recipe, in float32, the soft targets, and the augmented images.
+
+    RandAugment, normalisation, random erasing, then mixup or cutmix, in timm's order. Crops and flips are the feed's.
+    """
+    config, classes = model.backbone.config, len(model.head.bias)
     rkeys, ekeys, dkeys = jnp.moveaxis(jax.vmap(lambda key: jr.split(key, 3))(keys), 1, 0)
     images = batch["image"]
     if recipe.randaugment:
@@ -48,7 +181,7 @@ def forward(
     targets = smooth(batch["label"], classes, recipe.smoothing)
     images, targets = mix(images, targets, recipe.mixup, recipe.cutmix, key=jr.fold_in(keys[0], 1))
     if recipe.drop_path:
-        gates = jax.vmap(lambda key: drop_gates(depth, recipe.drop_path, key=key))(dkeys)
+        gates = jax.vmap(lambda key: drop_gates(sum(depths(config)), recipe.drop_path, config.branches, key=key))(dkeys)
         logits = jax.vmap(model)(images, gates)
     else:
         logits = jax.vmap(model)(images)
@@ -63,11 +196,13 @@ class Accuracy(NamedTuple):
 
 
 def accuracy(logits: Float[np.ndarray, "images classes"], labels: Int[np.ndarray, " images"]) -> Accuracy:
-    """Top-1 and top-5 accuracy, in [0, 1]. Among equal logits the classes of lower index come first."""
+    """Top-1 and top-5 accuracy, in [0, 1]. Among equal logits the classes of lower index come first; where a logit is not
+    a number, the answer is wrong."""
     own = logits[np.arange(len(labels)), labels][:, None]
     before = np.arange(logits.shape[1]) < labels[:, None]
     rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)
-    return Accuracy(float(np.mean(rank < 1)), float(np.mean(rank < 5)))
+    told = ~np.isnan(logits).any(axis=1)
+    return Accuracy(float(np.mean(told & (rank < 1))), float(np.mean(told & (rank < 5))))
 
 
 @eqx.filter_jit
@@ -90,30 +225,6 @@ def over(
 ) -> Float[np.ndarray, "images out"]:
     """`function(model, images)` over chunks that hold `count` images and then some filling."""
     return np.concatenate([np.asarray(function(model, jnp.asarray(chunk))) for chunk in chunks])[:count]
-
-
-def layer_scales(model: Classifier, decay: float) -> PyTree:
-    """The learning rate of every leaf over that of the head (layer-wise decay; Clark et al., 2020; Bao et al., 2022).
-
-    Embedding, class token and position table have decay^(L + 1); block i of L = 1 … L has decay^(L + 1 - i), by the
-    model's own depth; the last norm and the head 1. Leaves of stacked blocks get one number a layer.
-    """
-    depth = model.backbone.config.depth
-
-    def scale(path: tuple, leaf: Array) -> Float[Array, "..."] | None:
-        name = trees.name_of(path)
-        if not eqx.is_inexact_array(leaf):
-            return None
-        if name.startswith("backbone.blocks."):
-            return (decay ** jnp.arange(depth, 0.0, -1)).reshape(-1, *[1] * (leaf.ndim - 1))
-        return jnp.asarray(1.0 if name.startswith(("head.", "backbone.norm.")) else decay ** (depth + 1.0))
-
-    return jax.tree_util.tree_map_with_path(scale, model)
-
-
-def scaled(optimizer: optax.GradientTransformation, scales: PyTree) -> optax.GradientTransformation:
-    """An optimiser whose every update, decay included, is multiplied leaf by leaf."""
-    return optax.chain(optimizer, optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, scales)))
 
 
 class Standard(NamedTuple):
@@ -139,3 +250,15 @@ def with_probe(model: Classifier, head: Linear, standard: Standard) -> Classifie
     weight = head.weight / standard.deviation
     bias = head.bias - weight @ standard.mean
     return eqx.tree_at(lambda m: (m.head.weight, m.head.bias), model, (weight, bias))
+
+
+def features(model: Classifier, images: Data, sharding: Any) -> tuple[Data, Standard]:
+    """What a probe learns from: the features of all images, made once by the frozen backbone of `model`.
+
+    **Returns:** data of standardised features, and the mean and deviation by which they are.
+    """
+    raw, raw_held = (over(features_of, model, v.views, len(v.views)) for v in (images.training, images.held_out))
+    standard = standard_of(raw)
+    made, held = (jnp.asarray((x - standard.mean) / standard.deviation) for x in (raw, raw_held))
+    feed = data.Features(made, jnp.asarray(images.training.labels), images.split, sharding)
+    return dataclasses.replace(images, feed=feed, held_out=images.held_out._replace(views=held)), standard

@@ -2,22 +2,23 @@
 
 from .checkpoint import Checkpoints
 from .loop import Interrupt, fit
-from .optim import adamw, cosine, precision_of
+from .optim import SPARED, adamw, precision_of, scaled, schedule_of
 from .record import Run, Stopwatch, read_metrics
 from .session import Plan, train
 from .sharding import data_mesh, leads, replicate, share
-from .step import TrainState, init_state, make_step
+from .step import TrainState, Watch, init_state, make_step
 
 
 __all__ = [
+    "SPARED",
     "Checkpoints",
     "Interrupt",
     "Plan",
     "Run",
     "Stopwatch",
     "TrainState",
+    "Watch",
     "adamw",
-    "cosine",
     "data_mesh",
     "fit",
     "init_state",
@@ -26,6 +27,8 @@ __all__ = [
     "precision_of",
     "read_metrics",
     "replicate",
+    "scaled",
+    "schedule_of",
     "share",
     "train",
 ]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .. import trees
+from .. import older, trees
 from ..errors import UserError
 from ..files import read_safetensors, write_safetensors
 
@@ -77,6 +77,7 @@ class Checkpoints:
 
 
 def _fitted(path: Path, arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
+    arrays = older.state(arrays, trees.named_arrays(like))
     if difference := trees.mismatch(like, arrays):
         raise UserError(f"{path} is of another model: {difference}; {REMEDY}.")
     return trees.with_arrays(like, {name: jnp.asarray(a) for name, a in arrays.items()})

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
@@ -6,11 +7,18 @@ from ..config import OptimOptions
 from ..trees import name_of
 
 
-def cosine(options: OptimOptions, steps: int) -> optax.Schedule:
-    """MAE's learning rate over `steps`: from 0 up a line to base_lr · batch / 256, then down half a cosine to 0."""
+def schedule_of(options: OptimOptions, steps: int) -> optax.Schedule:
+    """The learning rate over `steps`: from 0 up a line to base_lr · batch / 256, then down as `options.schedule` says."""
     peak = options.base_lr * options.batch / 256
     warmup = round(options.warmup * steps)
-    return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(steps, warmup + 1))
+    rest = max(steps, warmup + 1) - warmup
+    down = {
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
+        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
+        "constant": lambda: optax.constant_schedule(peak),
+        "stable": lambda: optax.linear_schedule(peak, 0.0, max(1, round(0.2 * rest)), rest - max(1, round(0.2 * rest))),
+    }[options.schedule]()
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), down], [warmup]) if warmup else down
 
 
 SPARED = ("gain", "bias")
@@ -25,9 +33,15 @@ def adamw(
 
     - `spared`: ends of the names of leaves that are not decayed.
     """
-    return optax.adamw(
+    made = optax.adamw(
         schedule, *options.betas, weight_decay=options.weight_decay, mask=lambda params: decayed(params, spared)
     )
+    return made if options.clip is None else optax.chain(optax.clip_by_global_norm(options.clip), made)
+
+
+def scaled(optimizer: optax.GradientTransformation, scales: PyTree) -> optax.GradientTransformation:
+    """An optimiser whose every update, decay included, is multiplied leaf by leaf."""
+    return optax.chain(optimizer, optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, scales)))
 
 
 def decayed(params: PyTree, spared: tuple[str, ...] = SPARED) -> PyTree:

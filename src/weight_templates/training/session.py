@@ -2,6 +2,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
@@ -85,15 +86,16 @@ def train(
         return loss
 
     def record(done: int, state: TrainState) -> TrainState:
-        loss = finite(float(state.tally) / int(state.tallied), done)
+        means = {name: float(total) / int(state.tallied) for name, total in jax.device_get(state.tally).items()}
+        loss = finite(means.pop("loss"), done)
         rate = jnp.asarray(schedule(done - 1)).item()
-        run.record(step=done, epoch=done / plan.steps_per_epoch, loss=loss, learning_rate=rate)
+        run.record(step=done, epoch=done / plan.steps_per_epoch, loss=loss, learning_rate=rate, **means)
         run.time(step=done, images_per_second=watch.lap(done, loss))
         return state.recounted()
 
     def judge(done: int, state: TrainState) -> None:
         nonlocal best
-        finite(float(state.tally), done)
+        finite(float(state.tally["loss"]), done)
         score, metrics = evaluate(local(state))
         finite(score, done)
         run.record(step=done, epoch=done / plan.steps_per_epoch, **metrics)
@@ -101,7 +103,7 @@ def train(
         keep(done, state, better)
 
     def keep(done: int, state: TrainState, better: bool = False) -> None:
-        finite(float(state.tally), done)
+        finite(float(state.tally["loss"]), done)
         if leads():
             run.checkpoints.save(done, local(state.moving), {"best": best, "data": identity}, best=better)
 
