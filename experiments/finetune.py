@@ -21,7 +21,7 @@ from typing import Any, Literal
 from weight_templates import cli, launch
 from weight_templates.config import FINE, PROBE, Finetuning, RecipeOptions, RunOptions, ViTConfig, to_json
 from weight_templates.errors import UserError
-from weight_templates.files import digest_of_file, expanded
+from weight_templates.files import identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,16 +170,6 @@ def backbone_of(config: Config) -> tuple[Any, str]:
     if config.image is not None:
         vit = convert.at_resolution(vit, config.image)
     return vit, origin
-
-
-def identity(start: str, remedy: str = "give the path of one, or say `scratch`") -> str:
-    """The digest of the file or folder that a network is read from; raises UserError with the remedy if there is none."""
-    path = expanded(start)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if not path.is_file():
-        raise UserError(f"there is no bank or model at {start}; {remedy}.")
-    return digest_of_file(path)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """The command line of every experiment: parse before JAX is imported, and turn a mistake into one sentence."""
 
 import contextlib
+import dataclasses
 import io
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
+from .config import BACKBONES, with_backbone
 from .errors import RunError, UserError
 from .files import cache_folder
 
@@ -33,26 +35,40 @@ def parse(presets: Mapping[str, Config], argv: list[str] | None = None) -> Confi
     Exits with 0 after `--help`; raises UserError for a flag or value that does not parse.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    base = presets[_preset(presets, argv)]
+    base = presets[_chosen("preset", presets, argv)]
+    inner = getattr(base, "config", base)
+    if hasattr(inner, "backbone"):  # its sizes have other names for another backbone, so it is read first
+        inner = with_backbone(inner, _chosen("backbone", {inner.backbone: None} | BACKBONES, argv))
+        base = dataclasses.replace(base, config=inner) if hasattr(base, "config") else inner
     return _parsed(type(base), argv, default=base)
 
 
-def parse_command(commands: Mapping[str, Any], argv: list[str] | None = None) -> tuple[str, Any]:
+def parse_command(
+    commands: Iterable[str], config_of: Callable[[str], Any], about: str, argv: list[str] | None = None
+) -> tuple[str, Any]:
     """Reads a command line that begins with one of several commands, each with a configuration of its own.
 
     **Arguments:**
 
-    - `commands`: default configurations by name.
+    - `commands`: their names.
+    - `config_of`: returns the default configuration of a command, given its name; only called for the one that is asked
+        for, since it may be slow to import.
+    - `about`: what `--help` says of all of them.
     - `argv`: the arguments; default `sys.argv[1:]`.
 
     **Returns:** the name of the command and its configuration. Exits and raises as `parse` does.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    if argv and not argv[0].startswith("-") and argv[0] not in commands:
-        raise UserError(f"there is no {argv[0]!r} here; choose among {', '.join(commands)}.")
-    words = {name: " ".join((type(config).__doc__ or "").split()) for name, config in commands.items()}
-    config = _parsed(tyro.extras.subcommand_type_from_defaults(dict(commands), words, prefix_names=False), argv)
-    return argv[0], config
+    names = list(commands)
+    if argv[:1] in (["--help"], ["-h"]):
+        print(about.strip())
+        raise SystemExit(0)
+    if not argv or argv[0] not in names:
+        given = f"there is no {argv[0]!r} here" if argv else "no method was given"
+        raise UserError(f"{given}; choose among {', '.join(names)}.")
+    default = config_of(argv[0])
+    prog = f"{Path(sys.argv[0]).name} {argv[0]}"
+    return argv[0], _parsed(type(default), argv[1:], default=default, prog=prog)
 
 
 def _parsed(kind: Any, argv: list[str], **options: Any) -> Any:
@@ -66,15 +82,16 @@ def _parsed(kind: Any, argv: list[str], **options: Any) -> Any:
         raise UserError(_sentence(heard.getvalue())) from None
 
 
-def _preset(presets: Mapping[str, Any], argv: list[str]) -> str:
-    name = next(iter(presets))
+def _chosen(option: str, names: Mapping[str, Any], argv: list[str]) -> str:
+    """The value of an option that decides what the others start from, wherever it stands; default the first of `names`."""
+    name = next(iter(names))
     for i, word in enumerate(argv):
-        if word == "--preset":
+        if word == f"--{option}":
             name = argv[i + 1] if i + 1 < len(argv) else ""
-        elif word.startswith("--preset="):
+        elif word.startswith(f"--{option}="):
             name = word.partition("=")[2]
-    if name not in presets:
-        raise UserError(f"there is no preset {name!r}; choose --preset among {', '.join(presets)}.")
+    if name not in names:
+        raise UserError(f"there is no {option} {name!r}; choose --{option} among {', '.join(names)}.")
     return name
 
 

@@ -75,6 +75,16 @@ def digest_of_file(path: Path) -> str:
         raise UserError(f"cannot read {path} ({error.strerror}); give the path of a file.") from None
 
 
+def identity(start: str, remedy: str = "give the path of one, or say `scratch`") -> str:
+    """The digest of the file or folder that a network is read from; raises UserError with the remedy if there is none."""
+    path = expanded(start)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"there is no bank or model at {start}; {remedy}.")
+    return digest_of_file(path)
+
+
 def header_of(path: Path) -> dict[str, Any] | None:
     """What a file says of itself if `write_safetensors` wrote it, its soundness unchecked; None for any other file."""
     try:

@@ -92,7 +92,8 @@ def command(module: str) -> None:
 
     **Arguments:**
 
-    - `module`: its name. It has `main(config)`, and `PRESETS` (or `METHODS`, configurations that are subcommands). An
+    - `module`: its name. It has `main(config)`, and `PRESETS` (or `METHODS`, names of subcommands, and `method(name)`, the
+        configuration of one). An
         ablation has instead of `main` its grid, `jobs(config)`, and `collect(config, jobs)`, which makes records and
         pages of those that are done. Either may have `cost(config)`, the FLOPs of a job, and `check(config)`, which
         raises UserError for what can be refused before a job is submitted.
@@ -122,7 +123,8 @@ def _launch(module: Any) -> None:
 def parse(module: Any, argv: list[str]) -> Any:
     """A module's command line, read into a `config` and the options of its `launch`; raises UserError."""
     if hasattr(module, "METHODS"):
-        return cli.parse_command({name: _with_options(config) for name, config in module.METHODS.items()}, argv)[1]
+        words = module.__doc__ or ""
+        return cli.parse_command(module.METHODS, lambda name: _with_options(module.method(name)), words, argv)[1]
     return cli.parse({name: _with_options(config) for name, config in module.PRESETS.items()}, argv)
 
 

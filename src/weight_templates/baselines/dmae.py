@@ -9,19 +9,31 @@ the mean over tokens and channels, with weight 1 (arXiv 2208.12256). The ranks a
 depth is our choice. The authors reconstruct plain pixels; so does `experiments/baseline.py`, unless told otherwise.
 """
 
-from typing import Any
+import dataclasses
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from .. import bank, constraints, data, programs, training, trees
+from ..config import BackboneConfig, DataOptions, DecoderConfig, OptimOptions, Precision
+from ..counting import count, count_mae
 from ..data import Batch, normalize
+from ..errors import UserError
+from ..learning import Recipe, at_width, learn
 from ..models import MAE, Reconstruction, ViT
 from ..models.mae import random_mask, reconstruction_loss
 from ..models.vit import Block, run
 from ..nn import Linear
+from ..tasks import Terms
+from ..tasks.distil import Distil, student_mask
+from ..tasks.masked import Masked
+from ..training import Run
+from .base import FromSource, Made, Source
 
 
 class Distillation(eqx.Module):
@@ -33,7 +45,7 @@ class Distillation(eqx.Module):
 
     def __init__(self, student: MAE, teacher: ViT, *, key: PRNGKeyArray):
         """The projection starts uniform within ±1/√width, bias included, as PyTorch's do."""
-        narrow, wide = student.encoder.config.channels, teacher.config.channels
+        narrow, wide = student.backbone.config.channels, teacher.config.channels
         bound = narrow**-0.5
         wkey, bkey = jr.split(key)
         start = (
@@ -44,10 +56,92 @@ class Distillation(eqx.Module):
         self.project = eqx.tree_at(lambda p: (p.weight, p.bias), Linear(narrow, wide, key=wkey), start)
 
 
-def loss(pair: Distillation, batch: Batch, keys: Key[Array, " batch"]) -> Float[Array, ""]:
+@dataclasses.dataclass(frozen=True)
+class Dmae(FromSource):
+    """A small auto-encoder, trained next to the source (Bai et al., 2023)."""
+
+    data: DataOptions = DataOptions()
+    decoder: DecoderConfig = DecoderConfig(depth=2, width=96, heads=6, norm_pix=False)
+    """The student's, which the method does not fix; MAE's own has 8 blocks of 512 channels and 16 heads."""
+    optim: OptimOptions = OptimOptions(epochs=100, warmup=0.2)
+    precision: Precision = "auto"
+    """Precision of the forward and backward passes. auto: bfloat16 on a GPU, float32 on a CPU. Parameters are always
+    float32."""
+
+    name: ClassVar[str] = "dmae"
+
+    def check_options(self) -> None:
+        FromSource.check_options(self)
+        self.optim.check()
+
+    def target(self, source: Source | None) -> BackboneConfig:
+        target = FromSource.target(self, source)
+        self.decoder.check(target)  # pyright: ignore[reportArgumentType]
+        if target.channels % target.heads:  # pyright: ignore[reportAttributeAccessIssue]
+            raise UserError(
+                f"DMAE's losses are of widths in heads, and {target.channels} channels are no multiple of {target.heads} "  # pyright: ignore[reportAttributeAccessIssue]
+                "heads; give a source whose width is one."
+            )
+        return target
+
+    def check(self, source: Source | None, target: BackboneConfig) -> None:
+        programs.check_images(Masked(self.decoder, self.seed), self, target)
+
+    def make(self, source: Source | None, target: BackboneConfig, run: Run) -> Made:
+        assert source
+        key, train_key, _ = jr.split(jr.key(self.seed), 3)
+        skey, pkey = jr.split(key)
+        constraint, options = constraints.FAMILIES["none"](), dataclasses.asdict(self.decoder)
+
+        def initial() -> Distillation:
+            student = bank.build(target, constraint, "unified", "masked", options, key=skey)
+            return Distillation(student, source.backbone, key=pkey)
+
+        task = Distil(Masked(self.decoder, self.seed), loss)
+        mesh = training.data_mesh(run.options.devices, self.optim.batch, self.optim.microbatches)
+        images = task.open(
+            data.open_source(self.data, target.image, self.seed),  # pyright: ignore[reportAttributeAccessIssue]
+            self.data,
+            target,
+            training.share(mesh),
+            batch=self.optim.batch,
+            seed=self.seed,
+        )
+        recipe = Recipe(self.optim, self.precision, every=run.options.save_every)
+        with run:
+            learned = learn(
+                run,
+                task,
+                eqx.filter_jit(initial)(),
+                images,
+                recipe,
+                key=train_key,
+                moves=student_mask,
+                backbone=lambda pair: pair.student.backbone,
+            )
+        flops = learned.steps * self.optim.batch * self.lesson(source.backbone.config, target)
+        before = programs.flops_of(source.bank, self.source) if source.bank else None
+        student = at_width(learned.last.student.backbone, "float32")
+        return Made(student, flops, 0, before, {"teacher_parameters": trees.count(source.backbone)})
+
+    def cost(self, source: Source | None, target: BackboneConfig) -> float:
+        assert source
+        images = len(data.open_source(self.data, source.backbone.config.image, self.seed))
+        chosen = Masked(self.decoder).split(np.arange(images), self.optim.batch, self.seed)
+        seen = self.optim.total(chosen.steps_per_epoch) * self.optim.batch
+        return seen * self.lesson(source.backbone.config, target)
+
+    def lesson(self, teacher: Any, student: Any) -> float:
+        """FLOPs of an image in a step: the student's, and the teacher's up to the layer that is looked at."""
+        share = (aligned(teacher.depth) + 1) / teacher.depth * (1 - self.decoder.mask_ratio)
+        return 3 * count_mae(student, self.decoder) + share * count(teacher).flops
+
+
+def loss(pair: Distillation, batch: Batch, keys: Key[Array, " batch"]) -> tuple[Float[Array, ""], Terms]:
     """The mean over a batch of the student's reconstruction loss and the distance to its teacher."""
     made, distance = jax.vmap(lambda image, key: compare(pair, image, key=key))(normalize(batch["image"]), keys)
-    return jnp.mean(jax.vmap(reconstruction_loss)(made)) + jnp.mean(distance)
+    task, far = jnp.mean(jax.vmap(reconstruction_loss)(made)), jnp.mean(distance)
+    return task + far, {"task": task, "distance": far}
 
 
 def compare(
@@ -55,8 +149,8 @@ def compare(
 ) -> tuple[Reconstruction, Float[Array, ""]]:
     """What the student makes of one image, and how far its tokens are from its teacher's, in float32."""
     student, teacher = pair.student, pair.teacher
-    visible, hidden = random_mask(student.encoder.config.patches, student.config.mask_ratio, key=key)
-    middle, tokens = halfway(student.encoder, image, visible)
+    visible, hidden = random_mask(student.backbone.config.patches, student.config.mask_ratio, key=key)
+    middle, tokens = halfway(student.backbone, image, visible)
     goal, _ = halfway(teacher, image, visible, stop=True)
     difference = unit(jax.lax.stop_gradient(goal)) - unit(pair.project(middle))
     return student.decoded(image, tokens, visible, hidden), jnp.mean(jnp.abs(difference))

@@ -7,18 +7,35 @@ has LayerNorm, GELU and no rotation; and where heads x head_dim exceed the width
 need is zero.
 """
 
+import dataclasses
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..config import BackboneConfig
 from ..models import ViT
+from ..training import Run
+from .base import FromNothing, Made, Source
 
 
 QUERY_KEY = (0.7, 0.7)
 """α and β of queries and keys: the paper's, for vision transformers."""
 VALUE_OUT = (0.4, 0.4)
 """α and β of values and outputs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mimetic(FromNothing):
+    """Random weights, attention by mimetic initialisation (Trockman & Kolter, 2023)."""
+
+    name: ClassVar[str] = "mimetic"
+
+    def make(self, source: Source | None, target: BackboneConfig, run: Run) -> Made:
+        vkey, mkey = jr.split(jr.key(self.seed))
+        return Made(mimic(target.create(key=vkey), key=mkey))
 
 
 def mimic(vit: ViT, *, key: PRNGKeyArray) -> ViT:

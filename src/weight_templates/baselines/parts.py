@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int
 
 from .. import trees
 from ..config import ViTConfig
-from ..errors import UserError
 from ..models import ViT
 
 
@@ -47,15 +46,6 @@ def assemble(config: ViTConfig, arrays: Mapping[str, Array]) -> ViT:
 def hidden_units(config: ViTConfig) -> int:
     """Hidden units of a feed-forward layer."""
     return 8 * (config.inner // 3) if config.dress == "enhanced" else 4 * config.inner
-
-
-def check_smaller(method: str, source: ViTConfig, target: ViTConfig) -> None:
-    """Raises UserError if `target` is deeper or wider than `source`."""
-    if target.depth > source.depth or target.heads > source.heads or target.channels > source.channels:
-        raise UserError(
-            f"{method} only shrinks: {target.depth} layers of {target.heads} heads are no part of {source.depth} layers "
-            f"of {source.heads}; choose a --depth and --heads within the source's."
-        )
 
 
 def take(source: ViT, target: ViTConfig, chosen: Mapping[str, Int[np.ndarray, "..."]]) -> ViT:

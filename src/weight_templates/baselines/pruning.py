@@ -14,7 +14,9 @@ auto-encoder will do, ours or an imported one.
 Scores are compared within a kind only, so the paper's division by their mean changes nothing and is left out.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -23,20 +25,110 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from .. import trees
-from ..config import ViTConfig
-from ..errors import RunError
+from .. import cli, convert, data, trees
+from ..config import BackboneConfig, DataOptions, ViTConfig
+from ..counting import count_mae
+from ..errors import NoDecoderError, RunError, UserError
 from ..models import MAE, ViT
 from ..tasks import masked
-from .parts import check_smaller, hidden_units, parts_of, take
+from ..training import Run
+from .base import FromSource, Made, Source, check_smaller, cut
+from .parts import hidden_units, parts_of, take
 
 
 BATCHES, BATCH = 50, 64
 """Images that the authors take gradients on."""
 
 
+@dataclasses.dataclass(frozen=True)
+class IsomorphicPruning(FromSource):
+    """The parts with the best scores, kind by kind (Fang et al., 2024)."""
+
+    importance: Literal["taylor", "magnitude"] | None = None
+    """taylor: |weight x gradient| of the reconstruction loss, for banks, and for auto-encoders that others saved whole, with
+    their decoder. magnitude: |weight|, for any source. Default: taylor, and magnitude where there is no decoder."""
+    norm_pix: bool = True
+    """Whether such an auto-encoder predicts normalised pixels; a bank tells."""
+    batches: int = BATCHES
+    """Batches of 64 images that gradients are taken on."""
+    data: DataOptions = DataOptions()
+
+    name: ClassVar[str] = "isomorphic-pruning"
+    shrinks: ClassVar[bool] = True
+
+    def check_options(self) -> None:
+        FromSource.check_options(self)
+        if self.batches < 1:
+            raise UserError(f"--batches {self.batches} is not positive.")
+        given = [n for n in ("batches", "data", "norm_pix") if getattr(self, n) != getattr(type(self)(), n)]
+        if self.importance == "magnitude" and given:
+            flag = "--" + given[0].replace("_", "-")
+            raise UserError(f"{flag} is for Taylor scores; leave it out, or --importance magnitude.")
+
+    def check(self, source: Source | None, target: BackboneConfig) -> None:
+        assert source
+        if auto_encoder_of(self, source) is not None:
+            data.split(np.arange(len(data.open_source(self.data, 32, self.seed))), 1, self.seed)
+
+    def make(self, source: Source | None, target: BackboneConfig, run: Run) -> Made:
+        assert source
+        mae = auto_encoder_of(self, source)
+        if mae is None:
+            if self.importance is None:
+                cli.say(f"note: {self.source} has no decoder, so its parts are scored by magnitude and not by a loss.")
+            return cut(self, source, prune(source.backbone, target, magnitude))
+        if self.image not in (None, mae.backbone.config.image):
+            raise UserError(
+                f"the decoder of {self.source} is for {mae.backbone.config.image} px; leave out --image, which finetune.py "
+                "takes too, or say --importance magnitude."
+            )
+        image = source.backbone.config.image
+        loaded = data.load(data.open_source(self.data, image, self.seed), self.data, cli.say)
+        size = batch_of(len(loaded.good))
+        chosen = data.split(loaded.good, size, self.seed)
+        views = [data.evaluation_views(loaded, chosen.indices(step), image) for step in range(self.batches)]
+        scores = taylor(mae, views, key=jr.key(self.seed))
+        flops = self.batches * size * flops_of_look(mae, target)
+        return cut(self, source, prune(source.backbone, target, scores), flops)
+
+    def cost(self, source: Source | None, target: BackboneConfig) -> float:
+        assert source
+        if (mae := auto_encoder_of(self, source)) is None:
+            return 0.0
+        images = len(data.open_source(self.data, source.backbone.config.image, self.seed))
+        return self.batches * batch_of(images) * flops_of_look(mae, target)
+
+
+def batch_of(images: int) -> int:
+    """Images of a batch; a part of so many is held out."""
+    return min(BATCH, max(1, int(0.9 * images)))
+
+
+def auto_encoder_of(method: IsomorphicPruning, source: Source) -> Any:
+    """The auto-encoder whose loss gives the scores, or None where they are magnitudes; raises UserError where a loss is asked
+    for and the source has no decoder."""
+    if method.importance == "magnitude":
+        return None
+    if source.bank is not None:
+        if not method.norm_pix:
+            raise UserError(f"{method.source} is a bank, which tells of its pixels; leave out --no-norm-pix.")
+        return source.bank.model
+    try:
+        return convert.load_mae(method.source, heads=method.source_heads, norm_pix=method.norm_pix)
+    except UserError as error:
+        if isinstance(error, NoDecoderError) and method.importance is None:
+            return None
+        raise UserError(f"{str(error).rstrip('.')}; or say --importance magnitude.") from None
+
+
+def flops_of_look(mae: Any, target: BackboneConfig) -> float:
+    """FLOPs of the gradients of an image: of the source, and where layers go, of those that stay."""
+    shape = mae.backbone.config
+    return sum(3 * count_mae(shape.resized(depth), mae.config) for depth in {shape.depth, target.depth})
+
+
 def taylor(mae: MAE, batches: Iterable[UInt8[np.ndarray, "batch h w 3"]], *, key: PRNGKeyArray) -> Callable[[ViT], ViT]:
-    """Scores by the reconstruction loss of an auto-encoder; its encoder is replaced by the backbone that is scored.
+    """Scores by the reconstruction loss of an auto-encoder; its backbone is replaced by the backbone that is scored.
 
     **Returns:** from a backbone to |weight x summed gradient|, entry by entry. Masks depend on `key` alone.
     """
@@ -45,7 +137,7 @@ def taylor(mae: MAE, batches: Iterable[UInt8[np.ndarray, "batch h w 3"]], *, key
     @eqx.filter_jit
     def gradient(vit: ViT, images: UInt8[Array, "batch h w 3"], key: PRNGKeyArray) -> ViT:
         def loss(vit: ViT) -> Float[Array, ""]:
-            model = eqx.tree_at(lambda m: m.encoder, mae, vit)
+            model = eqx.tree_at(lambda m: m.backbone, mae, vit)
             return masked.loss(model, {"image": images}, jr.split(key, len(images)))
 
         return eqx.filter_grad(loss)(vit)

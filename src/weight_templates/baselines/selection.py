@@ -5,20 +5,41 @@ selected apart; the authors' code selects in the fused matrix, which is the same
 are one axis, although they are stored in blocks.
 """
 
-from typing import Literal
+import dataclasses
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Int
 
-from ..config import ViTConfig
+from ..config import BackboneConfig, ViTConfig
 from ..errors import UserError
 from ..models import ViT
-from .parts import check_smaller, hidden_units, take
+from ..training import Run
+from .base import FromSource, Made, Source, check_smaller, cut
+from .parts import hidden_units, take
 
 
 Heads = Literal["strided", "whole"]
 """strided: evenly spaced channels through all heads, as the paper has it. whole: evenly spaced heads with all their
 channels, which under rotary positions alone keeps their frequencies."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSelection(FromSource):
+    """Evenly spaced parts of the first layers (Xu et al., 2024)."""
+
+    select_heads: Heads | None = None
+    """strided: evenly spaced channels through all heads, as published. whole: evenly spaced heads, which under rotary
+    positions keeps their frequencies. Default: whole under rotary positions, else strided."""
+
+    name: ClassVar[str] = "weight-selection"
+    shrinks: ClassVar[bool] = True
+
+    def make(self, source: Source | None, target: BackboneConfig, run: Run) -> Made:
+        assert source
+        rotary = source.backbone.config.dress == "enhanced"
+        heads = self.select_heads or ("whole" if rotary else "strided")
+        return cut(self, source, select_weights(source.backbone, target, heads))
 
 
 def spaced(source: int, target: int) -> Int[np.ndarray, " target"]:

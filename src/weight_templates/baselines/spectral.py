@@ -9,14 +9,30 @@ constant stays what it is. Where positions are rotary, attention is cut along it
 head, which would lose their frequencies.
 """
 
+import dataclasses
+from typing import ClassVar
+
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 from jaxtyping import Float
 
-from ..config import ViTConfig
+from ..config import BackboneConfig, ViTConfig
 from ..models import ViT
+from ..training import Run
+from .base import FromSource, Made, Source, cut
 from .parts import assemble, hidden_units, parts_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Front(FromSource):
+    """Low frequencies of the weights (FRONT, 2026); also larger than the source."""
+
+    name: ClassVar[str] = "front"
+
+    def make(self, source: Source | None, target: BackboneConfig, run: Run) -> Made:
+        assert source
+        return cut(self, source, truncate_spectrum(source.backbone, target))
 
 
 def low_frequencies(

@@ -8,6 +8,7 @@ from .backbones import (
     BackboneConfig,
     ConvNextConfig,
     Dress,
+    Sizes,
     ViTConfig,
     Widths,
     depths,
@@ -29,7 +30,7 @@ from .constraint import (
     TuckerOptions,
 )
 from .data import DataOptions
-from .experiments import FINE, PROBE, Adaptation, Finetuning, Precision, Pretraining
+from .experiments import FINE, PROBE, Adaptation, Finetuning, Precision, Pretraining, with_backbone
 from .optim import OptimOptions
 from .run import RunOptions, check_seed, digest, to_json
 from .tasks import TASKS, DecoderConfig, RecipeOptions, TaskEntry, found
@@ -62,6 +63,7 @@ __all__ = [
     "RunOptions",
     "ScalingOptions",
     "Scope",
+    "Sizes",
     "SvdOptions",
     "TaskEntry",
     "TuckerOptions",
@@ -74,4 +76,5 @@ __all__ = [
     "from_header",
     "to_header",
     "to_json",
+    "with_backbone",
 ]

@@ -58,8 +58,12 @@ class BackboneConfig(Protocol):
 Dress = Literal["enhanced", "plain"]
 
 
+class Sizes:
+    """What the sizes of all kinds of backbones derive from, so that a command takes any of them."""
+
+
 @dataclasses.dataclass(frozen=True)
-class ViTConfig:
+class ViTConfig(Sizes):
     """A vision transformer backbone."""
 
     image: int = 32
@@ -162,7 +166,7 @@ class ViTConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvNextConfig:
+class ConvNextConfig(Sizes):
     """An isotropic ConvNeXt: a stem of patches, then equal blocks at one resolution (Liu et al., 2022, appendix A)."""
 
     image: int = 32

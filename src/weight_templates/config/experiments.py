@@ -6,7 +6,7 @@ from typing import Any, Literal
 import tyro
 
 from ..errors import UserError
-from .backbones import BackboneConfig, ViTConfig
+from .backbones import BACKBONES, Sizes, ViTConfig
 from .constraint import Application, ConstraintOptions, Layout, ScalingOptions
 from .data import DataOptions
 from .optim import OptimOptions
@@ -37,7 +37,7 @@ class Pretraining:
     data: DataOptions = DataOptions()
     backbone: Literal["vit", "convnext"] = later("vit")
     """The network whose sizes --model.* describe."""
-    model: ViTConfig = ViTConfig(depth=6, head_dim=8)
+    model: Sizes = ViTConfig(depth=6, head_dim=8)
     decoder: DecoderConfig = DecoderConfig(depth=1, width=64, heads=4)
     recipe: RecipeOptions = later(RecipeOptions())
     pool: Pool = later("mean")
@@ -128,7 +128,7 @@ class Finetuning:
     """Side of the input, pixels; default what the bank or model was trained for."""
     backbone: Literal["vit", "convnext"] = later("vit")
     """The network, from scratch, whose sizes --model.* describe."""
-    model: ViTConfig = ViTConfig(depth=6, head_dim=8)
+    model: Sizes = ViTConfig(depth=6, head_dim=8)
     data: DataOptions = DataOptions()
     test: str | None = None
     """Split to report on at the end; default the first of test, val, validation that the data have."""
@@ -173,8 +173,15 @@ def check_task(config: Any, base: Any) -> None:
                 raise UserError(f"{flag} was given, but the task is {config.task}; drop it or say --task {name}.")
 
 
-def model_of(backbone: str, config: BackboneConfig, kinds: dict[str, type]) -> BackboneConfig:
-    """The configuration of another kind of backbone, with what both have in common from `config`."""
-    kind = kinds[backbone]
-    names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in names})  # pyright: ignore[reportArgumentType]
+def with_backbone(config: Any, name: str) -> Any:
+    """A configuration with another kind of backbone, which keeps what both kinds have in common.
+
+    **Arguments:**
+
+    - `config`: has `backbone`, the name of a kind, and `model`, the sizes of one.
+    """
+    if name == config.backbone:
+        return config
+    kind, model = BACKBONES[name], config.model
+    common = {f.name for f in dataclasses.fields(kind)} & {f.name for f in dataclasses.fields(model)}
+    return dataclasses.replace(config, backbone=name, model=kind(**{field: getattr(model, field) for field in common}))

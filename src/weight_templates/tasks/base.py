@@ -80,7 +80,7 @@ class AbstractTask(eqx.Module):
         """Positions of one sample that the backbone works on in a step."""
 
     @abc.abstractmethod
-    def flops(self, config: BackboneConfig) -> float:
+    def flops(self, config: BackboneConfig) -> int | float:
         """Floating-point operations of one sample's forward pass, as `counting` counts them."""
 
     @abc.abstractmethod

@@ -60,7 +60,7 @@ class Classify(AbstractTask):
     def tokens(self, config: BackboneConfig) -> int:
         return config.tokens
 
-    def flops(self, config: BackboneConfig) -> float:
+    def flops(self, config: BackboneConfig) -> int | float:
         return counting.count(config).flops
 
     def split(self, good: Int[np.ndarray, " good"], batch: int, seed: int, flag: str | None = "--optim.batch") -> Split:
@@ -133,7 +133,7 @@ class Probe(AbstractTask):
     def tokens(self, config: BackboneConfig) -> int:
         return config.tokens
 
-    def flops(self, config: BackboneConfig) -> float:
+    def flops(self, config: BackboneConfig) -> int | float:
         return 0.0
 
     def split(self, good: Int[np.ndarray, " good"], batch: int, seed: int, flag: str | None = "--optim.batch") -> Split:

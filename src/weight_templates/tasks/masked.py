@@ -52,7 +52,7 @@ class Masked(AbstractTask):
     def tokens(self, config: BackboneConfig) -> int:
         return int((config.tokens - 1) * (1 - self.decoder.mask_ratio)) + 1
 
-    def flops(self, config: BackboneConfig) -> float:
+    def flops(self, config: BackboneConfig) -> int | float:
         return counting.count_mae(config, self.decoder)
 
     def split(self, good: Int[np.ndarray, " good"], batch: int, seed: int, flag: str | None = "--optim.batch") -> Split:
