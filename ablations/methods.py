@@ -39,10 +39,11 @@ from ablations.protocol import (
     size_of,
     tuned,
 )
-from experiments import adapt, baseline, finetune, pretrain
+from experiments import adapt, baseline
 from weight_templates import cli, launch
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
+from weight_templates.files import identity
 from weight_templates.jobs import Job
 
 
@@ -114,10 +115,10 @@ def backbone(config: Config, method: str, big: ViTConfig, network: ViTConfig, se
         return method, {"size_flops": 0, "source_flops": 0, "transferred": 0}
     if method == STRIDED:  # as published; under rotary positions our default is another
         method, more = "weight-selection", {"select_heads": "strided"}
-    base = baseline.METHODS[method]
-    if isinstance(base, baseline.Cut):
+    base = baseline.method(method)
+    if hasattr(base, "source"):
         more = more | {"source": config.nested if method == "hydravit" else config.source}
-    if isinstance(base, baseline.Learngene):
+    if hasattr(base, "teacher"):
         supervised = dataclasses.replace(optim, base_lr=1e-3, betas=(0.9, 0.999))
         more = {"model": big, "data": images, "optim": supervised}
     made = baseline.main(dataclasses.replace(base, depth=depth, heads=heads, seed=seed, run=run, **more))
@@ -142,7 +143,7 @@ def jobs(config: Config, name: str = "methods") -> list[Job]:
     """The grid."""
     config.check()
     for path in (config.bank, config.source, *([config.nested] if config.nested else [])):
-        finetune.identity(path, "give the path of a bank")
+        identity(path, "give the path of a bank")
     methods = tuple(method for method in config.methods if config.nested or method != "hydravit")
     if methods != config.methods:
         cli.say("note: no row of HydraViT, which needs a bank of its own; see --nested.")
@@ -159,7 +160,7 @@ def jobs(config: Config, name: str = "methods") -> list[Job]:
 def cell(cell: Cell) -> list[dict[str, Any]]:
     """Runs what has not been run; the records."""
     import weight_templates as wt
-    from weight_templates import inherit
+    from weight_templates import inherit, programs
 
     config = cell.config
     bank = wt.load_bank(config.bank)
@@ -170,7 +171,7 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         return []
     nested = {}
     if cell.methods == ("hydravit",):  # the records of the others are of one protocol with and without this bank
-        nested["nested"] = wt.load_bank(config.nested).about | {"digest": finetune.identity(config.nested)}
+        nested["nested"] = wt.load_bank(config.nested).about | {"digest": identity(config.nested)}
     for size, method, seed in itertools.product(cell.sizes, cell.methods, config.protocol.seeds):
         depth, heads = size_of(size)
         network = bank.config.resized(depth, heads)
@@ -178,8 +179,8 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
         if method in DISTILLED and size == cell.sizes[0]:
             note_compute(f"teacher and templates of {method}", cost["source_flops"], spent, config.bank)
         if method.startswith("sweet"):
-            cost |= {"source_flops": pretrain.flops_of(bank, config.bank)}
-            cost |= {"transferred": inherit.inherited(bank.model.encoder, network)}
+            cost |= {"source_flops": programs.flops_of(bank, config.bank)}
+            cost |= {"transferred": inherit.inherited(bank.model.backbone, network)}
         for data in config.data:
             cli.say(f"{called(data)}: {method}, {depth} layers, {heads} heads, seed {seed}")
             run = tuned(config.protocol, start, "full", data, network, seed, config.root)
@@ -195,6 +196,7 @@ def check_banks(path: str, *others: str) -> float | None:
     """What pre-training a bank cost, in FLOPs, unless it is not known; raises UserError where another is no ordinary bank of the
     same network, and says so where that cost more than a tenth more or less."""
     import weight_templates as wt
+    from weight_templates import programs
 
     for known in filter(None, (path, *others)):
         if not wt.is_bank(known):
@@ -203,14 +205,14 @@ def check_banks(path: str, *others: str) -> float | None:
                 "a size at a time."
             )
     bank = wt.load_bank(path)
-    spent = pretrain.flops_of(bank, path)
+    spent = programs.flops_of(bank, path)
     for other in filter(None, others):
         source = wt.load_bank(other)
         if bank.config != source.config:
             raise UserError(f"{path} and {other} are of different networks; pre-train both with the same --model.")
         if source.family != "none":
             raise UserError(f"{other} is a {source.family} bank; pre-train one with --constraint none.")
-        note_compute(other, pretrain.flops_of(source, other), spent, path)
+        note_compute(other, programs.flops_of(source, other), spent, path)
     return spent
 
 
@@ -262,7 +264,7 @@ def collect(config: Config, jobs: list[Job], name: str = "methods", default: Con
         "command": f"python ablations/{name}.py {words}",
         "bank": {"family": bank.family, **bank.about},
         "source": source.about,
-        "digests": {name: finetune.identity(getattr(config, name)) for name in ("bank", "source")},
+        "digests": {name: identity(getattr(config, name)) for name in ("bank", "source")},
         "model": dataclasses.asdict(bank.config),
         "steps": config.steps,
         **dataclasses.asdict(config.protocol),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments import adapt, finetune, reconstruct
-from weight_templates.config import DataOptions, RecipeOptions, RunOptions, ViTConfig, check_seed
+from weight_templates.config import PROBE, DataOptions, RecipeOptions, RunOptions, ViTConfig, check_seed
 from weight_templates.errors import UserError
 
 
@@ -94,7 +94,7 @@ def configuration(
         model=network if scratch else base.model,
         data=DataOptions(source, count=protocol.count),
         recipe=RecipeOptions(),
-        optim=full if mode == "full" else dataclasses.replace(finetune.PROBE, batch=protocol.batch),
+        optim=full if mode == "full" else dataclasses.replace(PROBE, batch=protocol.batch),
         seed=seed,
         run=RunOptions(root=root, log_every=10),
     )

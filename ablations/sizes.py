@@ -40,9 +40,10 @@ from ablations.protocol import (
     size_of,
     tuned,
 )
-from experiments import adapt, finetune
+from experiments import adapt
 from weight_templates import cli, launch
 from weight_templates.errors import UserError
+from weight_templates.files import identity
 from weight_templates.jobs import Job
 
 
@@ -100,7 +101,7 @@ def jobs(config: Config) -> list[Job]:
         raise UserError(
             "give a bank and data; say `python ablations/sizes.py PATH/TO/bank.safetensors PATH/TO/cifar10`."
         )
-    finetune.identity(config.bank)
+    identity(config.bank)
     config.protocol.check()
     check_positive(config, "adapt_steps")
     check_sources_distinct("--data", config.data)
@@ -174,7 +175,7 @@ def collect(config: Config, jobs: list[Job]) -> None:
     about = {
         "command": f"python ablations/sizes.py {words}",
         "bank": {"family": bank.family, "model": dataclasses.asdict(bank.config), **bank.about},
-        "digests": {"bank": finetune.identity(config.bank)},
+        "digests": {"bank": identity(config.bank)},
         "adaptation": config.adapt
         and {"data": called(config.adapt), "steps": config.adapt_steps, "batch": adapt.Config().optim.batch},
         **dataclasses.asdict(config.protocol),

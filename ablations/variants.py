@@ -176,7 +176,9 @@ def start(cell: Cell, variant: Variant, bank: str, depth: int, heads: int) -> st
     if variant.method == "zero-shot":
         return bank
     if variant.method == "weight-selection":
-        selected = baseline.WeightSelection(depth, heads, run=run, source=bank, select_heads="whole")
+        selected = baseline.method(
+            "weight-selection", depth=depth, heads=heads, run=run, source=bank, select_heads="whole"
+        )
         return str(baseline.main(selected))
     config = cell.config
     base = adaptation(bank, config.data, depth, heads, config.adapt_steps, config.root)
@@ -204,9 +206,13 @@ def cell(cell: Cell) -> list[dict[str, Any]]:
 
 def check(cell: Cell) -> None:
     """Raises UserError for a mistake in what is pre-trained, and where there are no images with labels, or less than a batch."""
-    pretrain.build_of(pretraining(cell))
+    asked = pretraining(cell)
+    pretrain.check_options(asked)
     check_tuning(cell.config.protocol, cell.config.data)
     check_images(cell.config.data, cell.config.pretraining_batch, flag="--pretraining-batch")
+    from weight_templates import programs
+
+    programs.check_pretraining(asked)
 
 
 def cost(cell: Cell) -> float:

@@ -105,11 +105,10 @@ def our_tracer(family: Family, config: Config) -> Tracer:
     from benchmarks.pretrain_step import SIZES
     from weight_templates import scaling
     from weight_templates.config import ScalingOptions
-    from weight_templates.tasks import masked
 
     vit, decoder = SIZES["small"]
     model = steps.auto_encoder(family, vit, decoder)
-    make, state, data = steps.begin(model, masked.trainable(model), config.batch)
+    make, state, data = steps.begin(model, constrained.trainable(model), config.batch)
     program: Any = make(scaling.preparation(ScalingOptions("off"), vit, family, "float32"))
     program = program.lower(state, data, jr.key(2)).compile()
     kinds = {name: kind for name, rest in operations(program.as_text()) if (kind := kind_of(name, rest))}

@@ -47,7 +47,6 @@ def main(config: Config) -> None:
     from benchmarks.interleave import compare
     from weight_templates.constrained import constrain, expand
     from weight_templates.constraints import FAMILIES
-    from weight_templates.layouts import LAYOUTS
 
     multiply, reference = flops.product(1536, "float32")
     print(
@@ -59,7 +58,7 @@ def main(config: Config) -> None:
         for family, constraint in FAMILIES.items():
             if family == "none":
                 continue
-            model = eqx.filter_jit(constrain)(vit, constraint(), LAYOUTS["unified"](), key=jr.key(0))
+            model = eqx.filter_jit(constrain)(vit, constraint(), "unified", key=jr.key(0))
             dynamic, static = eqx.partition(model, eqx.is_array)
             run = jax.jit(lambda d, static=static: eqx.filter(expand(eqx.combine(d, static)), eqx.is_array))
             counts[family] = flops.of_expansion(model)

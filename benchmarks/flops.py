@@ -13,7 +13,7 @@ from weight_templates import trees
 from weight_templates.config import DecoderConfig, ViTConfig
 from weight_templates.constrained import Constrained, expand
 from weight_templates.counting import count_mae
-from weight_templates.layouts import governed
+from weight_templates.sites import governed
 
 
 def of_step(vit: ViTConfig, decoder: DecoderConfig, batch: int) -> int:
@@ -25,14 +25,14 @@ def of_step(vit: ViTConfig, decoder: DecoderConfig, batch: int) -> int:
 
 def of_constraint(constrained: Constrained, seen: int, factored: bool) -> int:
     """What a constrained step on so many tokens has more than an unconstrained one; below 0 where it has fewer."""
-    full = eqx.filter_eval_shape(lambda c: governed(expand(c).blocks), constrained)
+    full = eqx.filter_eval_shape(lambda c: governed(expand(c)), constrained)
     return 3 * (of_weights(constrained, seen, factored) - 2 * trees.count(full) * seen)
 
 
 def of_weights(constrained: Constrained, seen: int, factored: bool) -> int:
     """Forward, of the governed weights alone: what makes them ready, once, and their products with so many tokens."""
-    weights: Any = eqx.filter_eval_shape(lambda c: governed(expand(c, factored=factored).blocks), constrained)
-    products = sum(leaf.products for leaf in weights) if factored else trees.count(weights)
+    weights: Any = eqx.filter_eval_shape(lambda c: governed(expand(c, factored=factored)), constrained)
+    products = sum(leaf.products for leaf in weights.values()) if factored else trees.count(weights)
     return of_expansion(constrained, factored) + 2 * products * seen
 
 

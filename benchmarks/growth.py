@@ -123,7 +123,7 @@ def constrained(point: Point) -> tuple[Any, int]:
     from benchmarks import flops, steps
 
     model = eqx.filter_eval_shape(steps.auto_encoder, "tucker", point.vit, DECODER, wt.Tucker(ranks=point.ranks))
-    return model.encoder, point.batch * flops.tokens(point.vit, DECODER)
+    return model.backbone, point.batch * flops.tokens(point.vit, DECODER)
 
 
 def counted(line: str, point: Point) -> int:

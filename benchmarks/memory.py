@@ -41,7 +41,6 @@ def main(config: Config) -> None:
 
     from benchmarks.steps import all_kept, auto_encoder, begin
     from weight_templates import scaling, trees
-    from weight_templates.tasks import masked
 
     print(
         "| batch | precision | step | learned numbers | optimiser's state, MB | temporaries, MB | of none's | peak, MB | "
@@ -60,7 +59,7 @@ def main(config: Config) -> None:
         reference = None
         for name, family, scaled, factored in arms:
             model = auto_encoder(family, VIT, DECODER)
-            make, state, data = begin(model, masked.trainable(model), batch)
+            make, state, data = begin(model, constrained.trainable(model), batch)
             prepare = scaling.preparation(scaled, VIT, family, precision, lambda c, f=factored: f)
             if scaled.execution == "sliced":
                 prepare = lambda params, key, to=precision: trees.cast(scaling.narrowed(params, 6, 6), to)  # noqa: E731

@@ -1,6 +1,7 @@
 """Steps of ours, ready to be timed."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -12,11 +13,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
 
-from weight_templates import bank, inherit, jobs, scaling, training
+from weight_templates import bank, constrained, inherit, jobs, scaling, training
 from weight_templates.config import Application, DecoderConfig, Family, OptimOptions, ScalingOptions, ViTConfig
 from weight_templates.constrained import factoring
 from weight_templates.constraints import FAMILIES, AbstractConstraint
-from weight_templates.layouts import LAYOUTS
 from weight_templates.models import MAE
 from weight_templates.models import vit as vit_module
 from weight_templates.tasks import masked
@@ -24,6 +24,8 @@ from weight_templates.tasks import masked
 
 jobs.compute_inline()  # as experiments do
 DEFAULT = ScalingOptions()
+TASK = masked.Masked(DecoderConfig())
+"""Whose loss a step has: a model brings its own decoder."""
 
 
 def our_step(
@@ -42,7 +44,7 @@ def our_step(
     Under sliced execution it takes one step at each width there is to draw.
     """
     model = auto_encoder(family, vit, decoder, constraint)
-    return _step(model, masked.trainable(model), family, batch, scaled, precision, application)
+    return _step(model, constrained.trainable(model), family, batch, scaled, precision, application)
 
 
 @contextlib.contextmanager
@@ -72,7 +74,7 @@ def auto_encoder(
     family: Family, vit: ViTConfig, decoder: DecoderConfig, constraint: AbstractConstraint | None = None
 ) -> MAE:
     return eqx.filter_jit(bank.build)(
-        vit, decoder, constraint or FAMILIES[family](), LAYOUTS["unified"](), key=jr.key(0)
+        vit, constraint or FAMILIES[family](), "unified", "masked", dataclasses.asdict(decoder), key=jr.key(0)
     )
 
 
@@ -80,13 +82,13 @@ def begin(
     model: MAE, trainable: PyTree, batch: int
 ) -> tuple[Callable[[scaling.Prepare], Any], training.TrainState, dict[str, Any]]:
     """What makes a step from its preparation, the state before the first one, and random images."""
-    optimizer = training.adamw(OptimOptions(), training.cosine(OptimOptions(), 1000))
+    optimizer = training.adamw(OptimOptions(), training.schedule_of(OptimOptions(), 1000))
 
     def make(prepare: scaling.Prepare) -> Any:
-        return training.make_step(prepare, masked.loss, optimizer)
+        return training.make_step(prepare, TASK.loss, optimizer)
 
     state = eqx.filter_jit(lambda m: training.init_state(m, trainable, optimizer, ema=False))(model)
-    side = model.encoder.config.image
+    side = model.backbone.config.image
     images = jr.randint(jr.key(1), (batch, side, side, 3), 0, 256).astype(jnp.uint8)
     return make, state, {"image": images, "label": jnp.zeros(batch, jnp.int32)}
 
@@ -100,9 +102,9 @@ def _step(
     precision: str,
     application: Application = "expanded",
 ) -> Callable[[], None]:
-    vit = model.encoder.config
+    vit = model.backbone.config
     make, state, data = begin(model, trainable, batch)
-    factored = factoring(application, model.encoder, batch * (int(vit.patches * (1 - model.config.mask_ratio)) + 1))
+    factored = factoring(application, model.backbone, batch * (int(vit.patches * (1 - model.config.mask_ratio)) + 1))
     step, batches = make(scaling.preparation(scaled, vit, family, precision, factored)), [data]
     if scaled.execution == "sliced":
         widths = np.array([[n, n] for n in scaling.widths_of(scaled, vit)])

@@ -40,7 +40,7 @@ def main(config: Config) -> Path:
     from weight_templates import pictures
 
     out = Path(config.out) if config.out else Path(config.bank[0]).with_name("reconstructed.png")
-    pictures.grid(columns, losses).savefig(out, dpi=160, metadata={"Software": None})
+    pictures.save(pictures.grid(columns, losses), out)
     for title, loss in losses.items():
         print(f"{title:<9}  loss {loss:.4f}")
     cli.say(f"reconstructions  {out}")
@@ -64,8 +64,15 @@ def made(config: Config) -> tuple[dict[str, Any], dict[str, float]]:
 
     from weight_templates import data, pictures
     from weight_templates.bank import load_bank
+    from weight_templates.learning import at_width
+    from weight_templates.tasks import masked
 
     banks = [load_bank(path) for path in config.bank]
+    for path, bank in zip(config.bank, banks, strict=True):
+        if bank.task != "masked":
+            raise UserError(
+                f"{path} was trained to {bank.task}, and reconstructs nothing; give a bank of --task masked."
+            )
     size, patch, most = banks[0].config.image, banks[0].config.patch, banks[0].config.heads
     if len(banks) > 1:
         for path, bank in zip(config.bank, banks, strict=True):
@@ -73,19 +80,19 @@ def made(config: Config) -> tuple[dict[str, Any], dict[str, float]]:
                 raise UserError(f"{path} is for other images or patches than {config.bank[0]}; draw them one by one.")
         if config.heads:
             raise UserError("--heads is for a single bank, but there are several; leave it out.")
-        columns = {f"L{b.config.depth} H{b.config.heads}": (b.model, b.config.heads) for b in banks}
+        models = {f"L{b.config.depth} H{b.config.heads}": at_width(b.model, "float32") for b in banks}
     else:
         heads = list(config.heads) or pictures.widths_to_show(most)
         for count in heads:
             if not 1 <= count <= most:
                 raise UserError(f"--heads {count} is not between 1 and the bank's {most} heads.")
-        columns = pictures.widths_of(banks[0].model, heads)
+        models = {pictures.title_of(n): at_width(banks[0].model, "float32", n) for n in heads}
     loaded = data.load(data.open_source(config.data, size, config.seed), config.data, cli.say)
     if not len(loaded.good):
         raise UserError(f"none of the images of {loaded.source.name} decodes; give --data other images.")
     chosen = loaded.good[:: max(1, len(loaded.good) // config.images)][: config.images]
     views = jnp.asarray(np.stack([data.evaluation_view(loaded.source.image(int(i)), size) for i in chosen]))
-    return pictures.reconstructions(columns, views, key=jr.key(config.seed))
+    return masked.reconstructions(models, views, key=jr.key(config.seed))
 
 
 if __name__ == "__main__":

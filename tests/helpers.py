@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 import weight_templates as wt
-from weight_templates import bank, cli, naming, trees
+from weight_templates import bank, cli, config, naming, trees
+
+from .staged import StagedConfig
 
 
 CONSTRAINTS = {
@@ -34,6 +36,14 @@ CONFIGS = {
     "wide": WIDE,
     "wide-plain": dataclasses.replace(WIDE, dress="plain"),
 }
+BACKBONES = {
+    "enhanced": ENHANCED,
+    "wide-plain": CONFIGS["wide-plain"],
+    "convnext": wt.ConvNextConfig(image=16, patch=4, depth=2, heads=4, head_dim=4, kernel=3),
+    "staged": StagedConfig(),
+}
+"""A small configuration of every backbone, and of a network in stages that the tests alone know."""
+config.BACKBONES["staged"] = StagedConfig
 DECODER = wt.DecoderConfig(depth=1, width=16, heads=2)
 
 

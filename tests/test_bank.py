@@ -35,13 +35,13 @@ def test_round_trip(tmp_path, family, layout):
     wt.save_bank(path, bank)
     found = wt.load_bank(path, layout)
     assert (found.family, found.about, found.config) == (family, {"data": "synthetic"}, WIDE)
-    assert found.model.encoder.constraint == bank.model.encoder.constraint
+    assert found.model.backbone.constraint == bank.model.backbone.constraint
     one, two = trees.named_arrays(bank.model), trees.named_arrays(found.model)
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])
     image = jr.normal(jr.key(1), (16, 16, 3))
-    np.testing.assert_array_equal(wt.expand(bank.model.encoder)(image), wt.expand(found.model.encoder)(image))
+    np.testing.assert_array_equal(wt.expand(bank.model.backbone)(image), wt.expand(found.model.backbone)(image))
 
 
 def test_tensors_have_names_that_tell_what_they_are(saved):
@@ -111,7 +111,7 @@ def test_initialized_models_are_plain_prefixes(family, config):
     vit = wt.initialize(bank, depth=2, heads=3)
     assert type(vit) is wt.ViT
     assert (vit.config.depth, vit.config.heads, vit.config.channels) == (2, 3, 12)
-    full, names = trees.named_arrays(wt.expand(bank.model.encoder)), trees.axes(vit)
+    full, names = trees.named_arrays(wt.expand(bank.model.backbone)), trees.axes(vit)
     sizes = {"layer": 2, "inner": 12, "third": 4, "width": 12}
     for name, leaf in trees.named_arrays(vit).items():
         np.testing.assert_allclose(leaf, trees.resized(full[name], names[name], sizes), atol=1e-6, err_msg=name)

@@ -79,7 +79,7 @@ def test_every_method_leaves_a_model_and_its_account(tmp_path, source):
     assert len(list(tmp_path.glob("finetune/*/summary.json"))) == 1  # one teacher for two methods
     assert len(list(tmp_path.glob("baseline/*-auxiliary-*/summary.json"))) == 2
     hydra = wt.load_model(call(tmp_path, "hydravit", source, *TARGET)).model
-    big = wt.expand(wt.load_bank(source).model.encoder)
+    big = wt.expand(wt.load_bank(source).model.backbone)
     inner, width = hydra.config.inner, hydra.config.channels
     np.testing.assert_array_equal(hydra.blocks.attention.qkv, big.blocks.attention.qkv[:2, :, :inner, :width])
     np.testing.assert_array_equal(hydra.blocks.attention.out, big.blocks.attention.out[:2, :inner, :width])
@@ -261,7 +261,7 @@ def test_a_vit_b_is_cut_to_every_size_of_table_1():
 def test_dmae_has_the_rates_of_its_authors():
     """1.5e-4 x 4096 / 256 after a fifth of the steps, then down to zero."""
     optim = dataclasses.replace(baseline.METHODS["dmae"].optim, batch=4096)
-    schedule = training.cosine(optim, 1000)
+    schedule = training.schedule_of(optim, 1000)
     assert optim.epochs == 100
     assert max(float(schedule(step)) for step in range(1000)) == pytest.approx(2.4e-3, rel=1e-5)
     assert float(schedule(199)) == pytest.approx(2.4e-3, rel=6e-3)
@@ -310,14 +310,14 @@ def test_auto_encoders_of_others_are_scored_by_their_loss(tmp_path):
     size = ["--depth=1", "--heads=2", "--batches=2", "--data.count=40"]
     made = wt.load_model(call(tmp_path, "isomorphic-pruning", folder, *size)).model
     mae = convert.load_mae(folder)
-    shape = mae.encoder.config
+    shape = mae.backbone.config
     loaded = data.load(data.open_source(DataOptions(count=40), 32, 0), DataOptions(count=40), lambda text: None)
     chosen = data.split(loaded.good, 36, 0)
     views = [
         np.stack([data.evaluation_view(loaded.image(int(i)), 32) for i in chosen.indices(step)]) for step in range(2)
     ]
     scores = pruning.taylor(mae, views, key=jr.key(0))
-    expected = pruning.prune(mae.encoder, shape.resized(1, 2), scores)
+    expected = pruning.prune(mae.backbone, shape.resized(1, 2), scores)
     assert eqx.tree_equal(made, expected)
-    by_size = pruning.prune(mae.encoder, shape.resized(1, 2), pruning.magnitude)
+    by_size = pruning.prune(mae.backbone, shape.resized(1, 2), pruning.magnitude)
     assert not eqx.tree_equal(made, by_size)

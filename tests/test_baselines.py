@@ -293,19 +293,19 @@ def test_magnitudes_of_gains_do_not_choose_layers():
 def test_taylor_scores_are_weight_times_gradient():
     auto = MAE(vit(PLAIN), PLAIN, DECODER, key=jr.key(3))
     batches = [images(4, 0), images(4, 1)]
-    scores = pruning.taylor(auto, batches, key=jr.key(4))(auto.encoder)
+    scores = pruning.taylor(auto, batches, key=jr.key(4))(auto.backbone)
     where = np.unravel_index(int(scores.blocks.attention.out.argmax()), (3, 16, 16))
     total, step = 0.0, 1e-2
 
     def loss(change, batch, i):
-        weight = auto.encoder.blocks.attention.out.at[where].add(change)
-        model = eqx.tree_at(lambda m: m.encoder.blocks.attention.out, auto, weight)
+        weight = auto.backbone.blocks.attention.out.at[where].add(change)
+        model = eqx.tree_at(lambda m: m.backbone.blocks.attention.out, auto, weight)
         return float(masked.loss(model, {"image": jnp.asarray(batch)}, jr.split(jr.fold_in(jr.key(4), i), 4)))
 
     for i, batch in enumerate(batches):
         total += (loss(step, batch, i) - loss(-step, batch, i)) / (2 * step)
     found = float(scores.blocks.attention.out[where])
-    assert found == pytest.approx(abs(total * float(auto.encoder.blocks.attention.out[where])), rel=0.02)
+    assert found == pytest.approx(abs(total * float(auto.backbone.blocks.attention.out[where])), rel=0.02)
 
 
 def test_alignment_of_blocks():
@@ -347,7 +347,7 @@ def test_distance_by_hand_and_gradients():
         parts = take(model, model.config.resized(depth=count), {"layer": np.arange(count)})
         return np.asarray(eqx.filter_jit(wt.ViT.features)(parts, image, visible), np.float64)
 
-    goal, mine = after(pair.teacher, 4), after(pair.student.encoder, 3)  # ⌈3/4 · 5⌉ and ⌈3/4 · 4⌉
+    goal, mine = after(pair.teacher, 4), after(pair.student.backbone, 3)  # ⌈3/4 · 5⌉ and ⌈3/4 · 4⌉
     mine = mine @ np.asarray(pair.project.weight, np.float64).T + np.asarray(pair.project.bias)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (goal, mine)]
     assert float(distance) == pytest.approx(np.abs(unit[0] - unit[1]).mean(), rel=1e-4)
@@ -372,7 +372,7 @@ def test_divergence_is_scipys():
 
 
 def test_the_pupil_learns_and_the_teacher_does_not():
-    backbone = constrained_mae(ENHANCED, "kronecker", "components", key=jr.key(0)).encoder
+    backbone = constrained_mae(ENHANCED, "kronecker", "components", key=jr.key(0)).backbone
     student, teacher = Classifier(backbone, 5, key=jr.key(1)), Classifier(vit(PLAIN), 5, key=jr.key(2))
     pupil = learngene.Distillation(student, teacher)
     batch = {"image": jnp.asarray(images(2)), "label": jnp.array([0, 3])}
@@ -399,22 +399,22 @@ def test_the_pupil_learns_and_the_teacher_does_not():
 
 def test_teachers_stay_as_they_are_through_a_step():
     """Weight decay included."""
-    pair = lesson(constrained_mae(PLAIN, "none", key=jr.key(1)).encoder, vit(PLAIN))
+    pair = lesson(constrained_mae(PLAIN, "none", key=jr.key(1)).backbone, vit(PLAIN))
     optimizer = training.adamw(OptimOptions(base_lr=1.0, weight_decay=0.5), lambda step: 0.1)
     state = training.init_state(pair, learngene.student_mask(pair), optimizer, False)
     step = training.make_step(lambda params, key: materialize(params), dmae.loss, optimizer)
     batch = {"image": jnp.asarray(images(2)), "label": jnp.zeros(2, jnp.int32)}
-    before, student = jax.tree.map(np.asarray, (pair.teacher, pair.student.encoder.factors))
+    before, student = jax.tree.map(np.asarray, (pair.teacher, pair.student.backbone.factors))
     after = step(state, batch, jr.key(0)).model
     assert eqx.tree_equal(jax.tree.map(np.asarray, after.teacher), before)
-    assert not eqx.tree_equal(jax.tree.map(np.asarray, after.student.encoder.factors), student)
+    assert not eqx.tree_equal(jax.tree.map(np.asarray, after.student.backbone.factors), student)
     table = np.asarray(wt.ViT(PLAIN, key=jr.key(0)).positions.table)
-    np.testing.assert_array_equal(after.student.encoder.free.positions.table, table)
+    np.testing.assert_array_equal(after.student.backbone.free.positions.table, table)
 
 
 def test_tleg_by_hand():
     """Slice j of layer l is B_j + l/L A_j, at a target's own L; its mixtures never learn."""
-    backbone = constrained_mae(PLAIN, layout="components", key=jr.key(0)).encoder
+    backbone = constrained_mae(PLAIN, layout="components", key=jr.key(0)).backbone
     backbone = constrain(PLAIN, wt.Linear(tleg=True), backbone.layout, key=jr.key(0))
     bases = np.asarray(backbone.factors["qkv"].template["bases"])
     assert bases.shape == (6, 16, 16)
@@ -430,7 +430,7 @@ def test_tleg_by_hand():
         target = learngene.at_size(gains, PLAIN.resized(depth=depth, heads=2), key=jr.key(1))
         np.testing.assert_allclose(target.free.blocks.norm1.gain[:, 0], places, atol=1e-6)
     auto = MAE(backbone, PLAIN, DECODER, key=jr.key(0))
-    names = trees.named_arrays(eqx.filter(auto, masked.trainable(auto)))
+    names = trees.named_arrays(eqx.filter(auto, constrained.trainable(auto)))
     assert not any(".scalers." in name for name in names)
     assert any(".template." in name for name in names)
     with pytest.raises(UserError, match=r"--linear\.rank"):

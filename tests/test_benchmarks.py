@@ -24,7 +24,7 @@ from benchmarks import (
 )
 from weight_templates.constrained import constrain, factored_share
 from weight_templates.counting import count_mae
-from weight_templates.layouts import LAYOUTS
+from weight_templates.sites import LAYOUTS
 
 from .helpers import CONSTRAINTS, ENHANCED, refused
 

@@ -29,7 +29,7 @@ def test_accuracy_by_hand():
 def test_learning_rates_of_layers_are_those_of_mae():
     """γ^(L + 1 - i): with L = 3, γ = 0.5 the embedding has 1/16, the blocks 1/8, 1/4, 1/2, norm and head 1."""
     model = Classifier(wt.ViT(PLAIN, key=jr.key(0)), 5, key=jr.key(1))
-    scales = trees.named_arrays(classify.layer_scales(model, 0.5))
+    scales = trees.named_arrays(layer_scales(model, 0.5))
     assert scales.keys() == trees.named_arrays(model).keys()
     for name, scale in scales.items():
         if name.startswith("backbone.blocks."):
@@ -43,14 +43,14 @@ def test_learning_rates_of_layers_are_those_of_mae():
 def test_the_lowest_rate_of_mae():
     """Twelve layers at a decay of 0.65: the patches' rate is 0.65^13."""
     deep = Classifier(wt.ViT(dataclasses.replace(PLAIN, depth=12), key=jr.key(0)), 2, key=jr.key(0))
-    scale = classify.layer_scales(deep, 0.65).backbone.embed.weight
+    scale = layer_scales(deep, 0.65).backbone.embed.weight
     assert float(jnp.max(scale)) == pytest.approx(0.0037, abs=5e-5)
 
 
 def test_scaled_optimisers_scale_decay_as_well():
     params = {"weight": jnp.array([2.0, 2.0])}
     plain = optax.adamw(0.1, weight_decay=0.5)
-    scaled = classify.scaled(plain, {"weight": jnp.array([1.0, 0.25])})
+    scaled = training.scaled(plain, {"weight": jnp.array([1.0, 0.25])})
     grads = {"weight": jnp.array([1.0, 1.0])}
     one, _ = plain.update(grads, plain.init(params), params)
     two, _ = scaled.update(grads, scaled.init(params), params)

@@ -152,21 +152,21 @@ def test_adaptation_trains_the_scalers_and_nothing_else(tmp_path, bank, scalers,
     path = call("adapt", *words, "--optim.steps=4", "--optim.weight-decay=0.5", f"--run.root={tmp_path}")
     source, found = wt.load_bank(bank), wt.load_bank(path)
     assert (found.config.depth, found.config.heads, found.source) == (1, 3, source.config)
-    before, after = source.model.encoder.factors["all"], found.model.encoder.factors["all"]
+    before, after = source.model.backbone.factors["all"], found.model.backbone.factors["all"]
     np.testing.assert_array_equal(before.template["core"], after.template["core"])
-    inherited = wt.resize(source.model.encoder, 1, 3)
+    inherited = wt.resize(source.model.backbone, 1, 3)
     for name, leaf in inherited.factors["all"].scalers.items():
         assert leaf.shape == after.scalers[name].shape
         assert not np.array_equal(leaf, after.scalers[name])
     for name, leaf in trees.named_arrays(inherited.free).items():
-        np.testing.assert_array_equal(leaf, trees.named_arrays(found.model.encoder.free)[name])
+        np.testing.assert_array_equal(leaf, trees.named_arrays(found.model.backbone.free)[name])
     np.testing.assert_array_equal(found.model.decoder.mask_token, source.model.decoder.mask_token)
     summary = json.loads((path.parent / "summary.json").read_text())
     assert summary["cost"]["trained"] == sum(leaf.size for leaf in after.scalers.values())
     # Twice the steps of half the network: the encoder's share shrinks by a half and its width, the decoder's not at all.
     assert 0.5 < summary["cost"]["of_pretraining"] < 2
     assert f"trained {summary['cost']['trained']:,} numbers" in capsys.readouterr().out
-    plain, model = wt.expand(found.model.encoder), wt.load_model(path.parent / "model.safetensors").model
+    plain, model = wt.expand(found.model.backbone), wt.load_model(path.parent / "model.safetensors").model
     image = jr.normal(jr.key(0), (16, 16, 3))
     np.testing.assert_allclose(plain(image), model(image), atol=1e-5)
     assert found.about["pretraining"] == source.about

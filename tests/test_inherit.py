@@ -37,7 +37,7 @@ def bank_of(family="tucker", layout="unified", config=ENHANCED):
 @functools.cache
 def expanded(family, layout, config):
     """The leaves of the source's plain backbone."""
-    return trees.named_arrays(eqx.filter_jit(wt.expand)(bank_of(family, layout, config).model.encoder))
+    return trees.named_arrays(eqx.filter_jit(wt.expand)(bank_of(family, layout, config).model.backbone))
 
 
 CASES = [  # every family, layout and dress, and a residual width of its own
@@ -59,7 +59,7 @@ def source_in_double(family, layout, config):
 
     @eqx.filter_jit
     def masked(image, heads, gates):
-        return wt.expand(bank.model.encoder, wt.Widths(heads, heads))(image, gates=gates)
+        return wt.expand(bank.model.backbone, wt.Widths(heads, heads))(image, gates=gates)
 
     return bank, masked
 
@@ -144,7 +144,7 @@ def test_interpolated_layers_are_mixtures_of_their_neighbours(family, layout):
 @pytest.mark.parametrize("rule", ["first", "uniform", "interpolate"])
 def test_the_sources_own_size_is_the_source(rule):
     bank = bank_of()
-    expected = trees.named_arrays(wt.expand(bank.model.encoder))
+    expected = trees.named_arrays(wt.expand(bank.model.backbone))
     for name, leaf in trees.named_arrays(wt.initialize(bank, rows=rule)).items():
         np.testing.assert_array_equal(leaf, expected[name])
 
@@ -153,12 +153,12 @@ def test_the_sources_own_size_is_the_source(rule):
 def test_what_a_size_is_made_from_by_hand(depth, heads):
     """The core; of each scaler and free number what the source has of it. Plain layers are twelve slices of D x D."""
     bank = bank_of("tucker", "unified", PLAIN)
-    core = bank.model.encoder.factors["all"].template["core"].shape
+    core = bank.model.backbone.factors["all"].template["core"].shape
     layers, width = min(depth, PLAIN.depth), 4 * min(heads, PLAIN.heads)
     scalers = 12 * layers * core[0] + width * core[1] + width * core[2]
     small = PLAIN.resized(layers, width // 4)
     free = trees.count(wt.ViT(small, key=jr.key(0))) - 12 * layers * width**2
-    made = inherit.inherited(bank.model.encoder, PLAIN.resized(depth, heads))
+    made = inherit.inherited(bank.model.backbone, PLAIN.resized(depth, heads))
     assert made == int(np.prod(core)) + scalers + free
 
 
@@ -167,7 +167,7 @@ def test_what_a_size_is_made_from_by_hand(depth, heads):
 def test_a_resized_bank_stands_for_the_initialised_model(family, rule, depth, heads):
     """Factors at the target's size expand to what zero-shot initialisation gives, larger sizes included."""
     bank = bank_of(family, config=SOURCE)
-    small = eqx.filter_jit(lambda c: wt.expand(inherit.resize(c, depth, heads, rule)))(bank.model.encoder)
+    small = eqx.filter_jit(lambda c: wt.expand(inherit.resize(c, depth, heads, rule)))(bank.model.backbone)
     one, two = trees.named_arrays(small), trees.named_arrays(wt.initialize(bank, depth, heads, rule))
     assert one.keys() == two.keys()
     for name in one:
@@ -176,8 +176,8 @@ def test_a_resized_bank_stands_for_the_initialised_model(family, rule, depth, he
 
 def test_a_resized_bank_can_be_resized_again():
     bank = bank_of()
-    once = wt.resize(wt.resize(bank.model.encoder, 3, 3), 2, 2)
-    straight = wt.resize(bank.model.encoder, 2, 2)
+    once = wt.resize(wt.resize(bank.model.backbone, 3, 3), 2, 2)
+    straight = wt.resize(bank.model.backbone, 2, 2)
     assert eqx.tree_equal(wt.expand(once), wt.expand(straight), rtol=1e-5, atol=1e-6)
 
 
@@ -185,7 +185,7 @@ def test_a_resized_bank_can_be_resized_again():
 @pytest.mark.parametrize("size", [(2, 2), (5, 6)])
 def test_random_scalers_keep_the_template_and_the_scale(family, size):
     bank = bank_of(family, config=SOURCE)
-    small = inherit.resize(bank.model.encoder, *size)
+    small = inherit.resize(bank.model.backbone, *size)
     drawn = inherit.redraw(small, key=jr.key(5))
     for group, factors in drawn.factors.items():
         assert eqx.tree_equal(factors.template, small.factors[group].template)
@@ -200,7 +200,7 @@ def test_random_scalers_give_weights_of_the_sources_variance(family):
     target's, 1/48."""
     config = wt.ViTConfig(image=16, patch=4, depth=4, heads=6, head_dim=16)
     bank = wt.Bank(mae(config, family, key=jr.key(0)), family, {})
-    drawn = inherit.redraw(inherit.resize(bank.model.encoder, 3, 3), key=jr.key(5))
+    drawn = inherit.redraw(inherit.resize(bank.model.backbone, 3, 3), key=jr.key(5))
     qkv = wt.expand(drawn).blocks.attention.qkv
     expected = 1 / (48 if family in ("none", "svd") else 96)
     if family == "linear":  # few slices: the mixtures' own norms vary

@@ -236,7 +236,7 @@ def test_strided_selection_is_a_row_where_it_is_another(tmp_path, capsys):
         wt.load_model(methods.backbone(asked, method, ENHANCED, small, 0)[0]).model
         for method in ("weight-selection", "weight-selection-strided")
     ]
-    source = wt.expand(wt.load_bank(banks["enhanced"]).model.encoder)
+    source = wt.expand(wt.load_bank(banks["enhanced"]).model.backbone)
     for model, heads in zip(made, ("whole", "strided"), strict=True):
         expected = selection.select_weights(source, small, heads)
         np.testing.assert_array_equal(model.blocks.attention.qkv, expected.blocks.attention.qkv)

@@ -85,7 +85,7 @@ def test_components_ema_accumulation_and_plain_dress_work_together(tmp_path):
         tmp_path, "--layout=components", "--optim.ema=0.5", "--optim.microbatches=2", "--model.dress=plain",
         "--scaling.scope=scalers", "--scaling.coupled", "--precision=bfloat16", "--run.devices=2",
     ))  # fmt: skip
-    assert set(wt.load_bank(path).model.encoder.factors) == {"qkv", "out", "enter", "leave"}
+    assert set(wt.load_bank(path).model.backbone.factors) == {"qkv", "out", "enter", "leave"}
 
 
 def test_streamed_real_images(tmp_path, rng):

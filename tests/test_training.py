@@ -68,7 +68,7 @@ def prepare(params, key):
 def started(optimizer=None, config=ENHANCED, ema=False):
     model = mae(config, key=jr.key(0))
     optimizer = optimizer or adamw(OPTIM, cosine(OPTIM, 20))
-    return init_state(model, masked.trainable(model), optimizer, ema), optimizer
+    return init_state(model, constrained.trainable(model), optimizer, ema), optimizer
 
 
 def assert_trees_close(one, two, **tolerance):
@@ -112,7 +112,9 @@ def test_gains_and_biases_are_not_decayed():
 def test_sincos_tables_are_frozen():
     model = mae(PLAIN, key=jr.key(0))
     frozen = {
-        n for n, f in zip(trees.named_arrays(model), jax.tree.leaves(masked.trainable(model)), strict=True) if not f
+        n
+        for n, f in zip(trees.named_arrays(model), jax.tree.leaves(constrained.trainable(model)), strict=True)
+        if not f
     }
     assert frozen == {"encoder.free.positions.table", "decoder.positions.table"}
 
@@ -169,7 +171,7 @@ def test_accumulation_in_double_precision_is_in_double_precision():
         ready = preparation(ScalingOptions(), PLAIN, "tucker", "float64")
         for parts in (1, 2):
             model = trees.cast(mae(PLAIN, key=jr.key(0)), jnp.float64)
-            state = init_state(model, masked.trainable(model), optimizer, False)
+            state = init_state(model, constrained.trainable(model), optimizer, False)
             step = make_step(ready, masked.loss, optimizer, microbatches=parts)
             results.append(step(state, images(8, jr.key(1)), jr.key(2)).trained)
     assert_trees_close(*results, rtol=1e-12, atol=1e-13)
@@ -201,12 +203,14 @@ def test_batches_that_cannot_be_shared_are_refused(devices, batch, parts, says):
 def test_moving_average_follows_the_recursion():
     state, optimizer = started(ema=True)
     step = make_step(prepare, masked.loss, optimizer, ema=0.9)
-    expected = np.array(state.trained.encoder.factors["all"].template["core"])
+    expected = np.array(state.trained.backbone.factors["all"].template["core"])
     for _ in range(3):
         state = step(state, images(8, jr.key(1)), jr.key(2))
-        expected = 0.9 * expected + 0.1 * np.array(state.trained.encoder.factors["all"].template["core"])
-    np.testing.assert_allclose(state.average.encoder.factors["all"].template["core"], expected, rtol=1e-4, atol=1e-7)
-    assert state.result.encoder.factors["all"].template["core"] is state.average.encoder.factors["all"].template["core"]
+        expected = 0.9 * expected + 0.1 * np.array(state.trained.backbone.factors["all"].template["core"])
+    np.testing.assert_allclose(state.average.backbone.factors["all"].template["core"], expected, rtol=1e-4, atol=1e-7)
+    assert (
+        state.result.backbone.factors["all"].template["core"] is state.average.backbone.factors["all"].template["core"]
+    )
 
 
 def test_bfloat16_computes_what_float32_does_roughly():
@@ -260,7 +264,7 @@ def test_sliced_execution_leaves_what_masked_execution_leaves(config, family, fa
         results = []
         for stepping, feed in ((masked_step, batches), (step, pairs(0))):
             model = trees.cast(mae(config, family, key=jr.key(0)), jnp.float64)
-            state = init_state(model, masked.trainable(model), optimizer, False)
+            state = init_state(model, constrained.trainable(model), optimizer, False)
             results.append(fit(state, stepping, feed, start=0, stop=4, key=key))
         assert float(results[0].tally) == pytest.approx(float(results[1].tally), rel=1e-6)  # which is of float32
         model = trees.cast(mae(config, family, key=jr.key(0)), jnp.float64)  # a step donates what it is given

@@ -36,7 +36,7 @@ WORTH = 0.5
 """Share of the multiplications below which factors are applied: their products are small and bound by memory, so that a step
 takes as long both ways at a share well below one. `benchmarks/growth.py` times both ways at several ranks."""
 
-Layers = Sequence[Sequence[int] | Int[np.ndarray, " layer"]]
+Layers = Sequence[Sequence[int] | Int[np.ndarray, "..."]]
 """Layers of a source by stage, those that the layers of a target are made of."""
 
 
@@ -212,18 +212,18 @@ def resized(backbone: AbstractBackbone, config: BackboneConfig) -> dict[str, Arr
 
 def with_backbone(model: PyTree, backbone: Any) -> PyTree:
     """A model around a backbone of another size, at `.backbone`: what reads its features reads as many as there are."""
-    sizes = backbone.config.axes()
-    around = {name: names for name, names in trees.axes(model).items() if not name.startswith("backbone.")}
-    arrays = trees.named_arrays(model)
+    around = trees.put(model, {"backbone": None})
+    sizes = {f"backbone.{axis}": size for axis, size in backbone.config.axes().items()}  # see `nn.Linear`
+    names = trees.axes(around)
     changed = {
-        name: trees.resized(arrays[name], names, sizes)
-        for name, names in around.items()
-        if any(axis in sizes for axis in names)
+        name: trees.resized(array, names[name], sizes)
+        for name, array in trees.named_arrays(around).items()
+        if any(axis in sizes for axis in names[name])
     }
     return trees.put(model, {"backbone": backbone} | changed)
 
 
-def blend(low: Constrained, high: Constrained, share: Sequence[Float[np.ndarray, " layer"]]) -> Constrained:
+def blend(low: Constrained, high: Constrained, share: Sequence[Float[np.ndarray, "..."]]) -> Constrained:
     """Layer by layer, `low` and `high` in the proportion 1 - share to share; two selections of one backbone.
 
     All weights are linear in what is blended: the scalers of the slices, and the free leaves that belong to a layer.

@@ -109,7 +109,6 @@ def trajectories():
 def small(out):
     """Four steps of pre-training under Tucker."""
     from experiments import pretrain
-
     from weight_templates.config import DataOptions, DecoderConfig, OptimOptions, RunOptions, ViTConfig
 
     return pretrain.Config(
@@ -123,9 +122,8 @@ def small(out):
 
 def files(out):
     """What the commands write."""
-    from experiments import adapt, finetune, initialize, pretrain
-
     import weight_templates as wt
+    from experiments import finetune, initialize, pretrain
     from weight_templates import trees
     from weight_templates.config import ConstraintOptions, DataOptions, OptimOptions, RunOptions
 
@@ -135,7 +133,9 @@ def files(out):
         config = dataclasses.replace(base, constraint=ConstraintOptions(family), layout=layout)
         paths[family] = pretrain.main(config)
         shutil.copy(paths[family], out / f"{family}.safetensors")
-    initialize.main(initialize.Config(str(paths["tucker"]), depth=1, heads=2, out=str(out / "model.safetensors"), overwrite=True))
+    initialize.main(
+        initialize.Config(str(paths["tucker"]), depth=1, heads=2, out=str(out / "model.safetensors"), overwrite=True)
+    )
     tuned = finetune.main(
         finetune.Config(
             str(out / "model.safetensors"),
@@ -153,7 +153,6 @@ def files(out):
 def stopped(out):
     """A run that is asked to stop after its second step."""
     from experiments import pretrain
-
     from weight_templates.training import session
 
     fit = session.fit

@@ -79,7 +79,7 @@ class Linear(eqx.Module):
 
         - `reads`: the axis of a backbone whose entries are the input, such as `width`; None for another input.
         """
-        self.axis_names = () if reads is None else (("in", reads),)
+        self.axis_names = () if reads is None else (("in", f"backbone.{reads}"),)
         self.weight = glorot(key, (size_out, size_in), size_in, size_out)
         self.bias = jnp.zeros(size_out)
 

@@ -30,8 +30,14 @@ class RMSNorm(AbstractNorm):
 
     gain: Float[Array, " width"]
     kept: Int[Array, ""] | None
+    axis_names: tuple[tuple[str, str], ...] = eqx.field(static=True)
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, over: str = "width"):
+        """**Arguments:**
+
+        - `over`: the axis that is normalised, by its name in a backbone's configuration.
+        """
+        self.axis_names = () if over == "width" else (("width", over),)
         self.gain = jnp.ones(width)
         self.kept = None
 
@@ -49,8 +55,14 @@ class LayerNorm(AbstractNorm):
     gain: Float[Array, " width"]
     bias: Float[Array, " width"]
     kept: Int[Array, ""] | None
+    axis_names: tuple[tuple[str, str], ...] = eqx.field(static=True)
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, over: str = "width"):
+        """**Arguments:**
+
+        - `over`: the axis that is normalised, by its name in a backbone's configuration.
+        """
+        self.axis_names = () if over == "width" else (("width", over),)
         self.gain = jnp.ones(width)
         self.bias = jnp.zeros(width)
         self.kept = None
