@@ -91,7 +91,7 @@ def check_images(task: AbstractTask, settings: Any, config: BackboneConfig) -> N
     task.split(np.arange(len(source)), settings.optim.batch, settings.seed)
 
 
-def flops_of_pretraining(settings: Pretraining) -> float:
+def flops_of_pretraining(settings: Pretraining) -> int | float:
     """FLOPs of a whole pre-training; raises UserError where there are no images."""
     task, optim, steps = pretraining_task(settings), settings.optim, settings.optim.steps
     if steps is None:
@@ -228,7 +228,7 @@ def finetune(
     return model, summary
 
 
-def flops_of_tuning(settings: Finetuning, task: AbstractTask, config: BackboneConfig, per_epoch: int) -> float:
+def flops_of_tuning(settings: Finetuning, task: AbstractTask, config: BackboneConfig, per_epoch: int) -> int | float:
     """FLOPs of a fine-tuning with so many steps an epoch; of a probe, one look at every image."""
     batch = settings.optim.batch
     if settings.mode == "probe":
@@ -236,7 +236,7 @@ def flops_of_tuning(settings: Finetuning, task: AbstractTask, config: BackboneCo
     return 3 * task.flops(config) * settings.optim.total(per_epoch) * batch
 
 
-def flops_of_image(task: AbstractTask, config: BackboneConfig, scaled: ScalingOptions = FULL) -> float:
+def flops_of_image(task: AbstractTask, config: BackboneConfig, scaled: ScalingOptions = FULL) -> int | float:
     """FLOPs of one image in one step: of the whole width, or where it is computed sliced, of the mean over the widths."""
     if scaled.execution != "sliced":
         return 3 * task.flops(config)

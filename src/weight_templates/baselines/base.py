@@ -89,7 +89,7 @@ class AbstractMethod(abc.ABC):
         """The backbone, made in a run's directory, which is not entered; raises UserError and RunError."""
 
     @abc.abstractmethod
-    def cost(self, source: Source | None, target: BackboneConfig) -> float:
+    def cost(self, source: Source | None, target: BackboneConfig) -> int | float:
         """FLOPs of what `make` trains; raises UserError where there are no images."""
 
     def target(self, source: Source | None) -> BackboneConfig:
@@ -120,7 +120,7 @@ class FromNothing(AbstractMethod):
     def check(self, source: Source | None, target: BackboneConfig) -> None:
         pass
 
-    def cost(self, source: Source | None, target: BackboneConfig) -> float:
+    def cost(self, source: Source | None, target: BackboneConfig) -> int | float:
         return 0.0
 
 
@@ -153,7 +153,7 @@ class FromSource(AbstractMethod):
     def check(self, source: Source | None, target: BackboneConfig) -> None:
         pass
 
-    def cost(self, source: Source | None, target: BackboneConfig) -> float:
+    def cost(self, source: Source | None, target: BackboneConfig) -> int | float:
         return 0.0
 
 

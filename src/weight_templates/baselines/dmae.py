@@ -124,14 +124,14 @@ class Dmae(FromSource):
         student = at_width(learned.last.student.backbone, "float32")
         return Made(student, flops, 0, before, {"teacher_parameters": trees.count(source.backbone)})
 
-    def cost(self, source: Source | None, target: BackboneConfig) -> float:
+    def cost(self, source: Source | None, target: BackboneConfig) -> int | float:
         assert source
         images = len(data.open_source(self.data, source.backbone.config.image, self.seed))
         chosen = Masked(self.decoder).split(np.arange(images), self.optim.batch, self.seed)
         seen = self.optim.total(chosen.steps_per_epoch) * self.optim.batch
         return seen * self.lesson(source.backbone.config, target)
 
-    def lesson(self, teacher: Any, student: Any) -> float:
+    def lesson(self, teacher: Any, student: Any) -> int | float:
         """FLOPs of an image in a step: the student's, and the teacher's up to the layer that is looked at."""
         share = (aligned(teacher.depth) + 1) / teacher.depth * (1 - self.decoder.mask_ratio)
         return 3 * count_mae(student, self.decoder) + share * count(teacher).flops

@@ -124,7 +124,7 @@ class Learngene(AbstractMethod):
         if self.teacher:
             read_teacher(self)
 
-    def cost(self, source: Source | None, target: BackboneConfig) -> float:
+    def cost(self, source: Source | None, target: BackboneConfig) -> int | float:
         own = count(self.model).flops
         train = int(0.9 * len(data.open_source(self.data, self.model.image, self.seed)))
         seen, fit = (o.total(train // o.batch) * o.batch for o in (self.optim, self.fit))

@@ -91,7 +91,7 @@ class IsomorphicPruning(FromSource):
         flops = self.batches * size * flops_of_look(mae, target)
         return cut(self, source, prune(source.backbone, target, scores), flops)
 
-    def cost(self, source: Source | None, target: BackboneConfig) -> float:
+    def cost(self, source: Source | None, target: BackboneConfig) -> int | float:
         assert source
         if (mae := auto_encoder_of(self, source)) is None:
             return 0.0
@@ -121,7 +121,7 @@ def auto_encoder_of(method: IsomorphicPruning, source: Source) -> Any:
         raise UserError(f"{str(error).rstrip('.')}; or say --importance magnitude.") from None
 
 
-def flops_of_look(mae: Any, target: BackboneConfig) -> float:
+def flops_of_look(mae: Any, target: BackboneConfig) -> int | float:
     """FLOPs of the gradients of an image: of the source, and where layers go, of those that stay."""
     shape = mae.backbone.config
     return sum(3 * count_mae(shape.resized(depth), mae.config) for depth in {shape.depth, target.depth})
