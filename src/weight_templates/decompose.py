@@ -13,7 +13,9 @@
 `factorize` has the algorithms. They run in float64 on NumPy; the factors are float32. Everything runs once, at shapes of
 its own, so that compiling would cost more than it saves.
 
-At ViT-B's size (144 x 768 x 768), with default ranks and on one core of a CPU: TIMES.
+At ViT-B's size (144 x 768 x 768) and default ranks, one core of a CPU takes 2 to 7 s for linear, 6 to 14 s for
+kronecker, 13 s and 6 to 8 s a sweep for tucker, a minute and 36 s a sweep for svd (4 s a sweep on weights of rank 24, 384,
+384). The process holds at most 1.2, 1.9, 1.7 and 2.6 GB, the weights among them.
 
 Factors are balanced for training. Scalers have the variance that `init` gives them, Tucker's rows and columns are
 orthogonal as there, and the template takes what is left of the scale of the weights (for `svd` the diagonals do, as in
@@ -57,7 +59,7 @@ Fitted = tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]
 """A template, and the scalers of each stack."""
 
 SWEEPS = 10
-"""Most sweeps of an alternating fit."""
+"""Most sweeps of an alternating fit. Later ones gain little, and those of `svd` find large terms that cancel each other."""
 
 
 def decompose(constraint: AbstractConstraint, weights: Weights, shape: Shape, *, sweeps: int = SWEEPS) -> Factors:
