@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "layouts": BASE | {"constraints", "models", "nn"},
     "constrained": BASE | {"constraints", "layouts", "models", "nn"},
     "scaling": BASE | {"constrained", "models", "training"},
+    "factorize": set(),
+    "decompose": BASE | {"constraints", "factorize"},
     "bank": BASE | {"constrained", "constraints", "layouts", "models"},
     "inherit": BASE | {"bank", "constrained", "constraints", "layouts", "models", "tasks"},
     "naming": BASE | {"models"},
