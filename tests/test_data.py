@@ -132,7 +132,7 @@ def test_parquet_in_hugging_face_layout(tmp_path, rng, column):
 def test_large_parquet_is_laid_out_for_random_access(tmp_path, rng, monkeypatch):
     path = parquet(tmp_path / "train.parquet", [jpeg(rng) for _ in range(5)], range(5))
     small = data.open_source(DataOptions(str(path)), 16, 0)
-    monkeypatch.setattr("weight_templates.data.sources.IN_MEMORY", 0)
+    monkeypatch.setattr("weight_templates.data.parquet.IN_MEMORY", 0)
     large = data.open_source(DataOptions(str(path)), 16, 0)
     assert list((cache_folder() / "arrow").iterdir())
     for i in range(5):
@@ -225,7 +225,7 @@ def test_an_image_that_goes_bad_is_replaced_if_so_chosen(tmp_path, rng):
 
 def test_a_split_that_is_not_there_is_refused(tmp_path, rng):
     image_folder(tmp_path, rng)
-    with pytest.raises(wt.UserError, match="no folder 'valid'"):
+    with pytest.raises(wt.UserError, match="no split 'valid'"):
         data.open_source(DataOptions(str(tmp_path), split="valid"), 16, 0)
     one = parquet(tmp_path / "test-0.parquet", [jpeg(rng)])
     assert len(data.open_source(DataOptions(str(one)), 16, 0)) == 1

@@ -248,6 +248,9 @@ class DataOptions:
     """Split to read where the source has several; the downstream sets have train and test."""
     count: int | None = None
     """Images of the synthetic source (default 4096), or at most so many of any other."""
+    label: str | None = None
+    """Column of the labels of Parquet or hub data; default label, labels or fine_label, or the only one whose classes the
+    file names."""
     on_corrupt: Literal["refuse", "skip"] = "refuse"
     """An image that does not decode: refuse to start, or leave it out. Both name its path."""
     resident_mb: int = 2048
@@ -388,6 +391,8 @@ def to_json(config: Any, *, without: tuple[str, ...] = ("run",)) -> dict[str, An
     tree = {k: v for k, v in dataclasses.asdict(config).items() if k not in without}
     if isinstance(tree.get("data"), dict):
         del tree["data"]["threads"]
+        if tree["data"].get("label") is None:  # what runs were called before there was this option
+            tree["data"].pop("label", None)
     return json.loads(re.sub(r'(?<=[^"/])/+"', '"', json.dumps(tree)))
 
 
