@@ -98,7 +98,7 @@ def _checked(images: np.ndarray, name: str) -> np.ndarray:
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
-        shape = " × ".join(map(str, images.shape))
+        shape = " × ".join(map(str, images.shape)) or "one number"
         raise UserError(
             f"the images of {name} are {shape}; give them as images × height × width × 3, or without the 3."
         )
@@ -111,7 +111,7 @@ def _column(labels: np.ndarray, classes: tuple[str, ...], name: str) -> Column:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
-        shape = " × ".join(map(str, labels.shape))
+        shape = " × ".join(map(str, labels.shape)) or "one number"
         raise UserError(f"the labels of {name} are {shape}; give one number or word an image.")
     return Column(labels, classes, name)
 
@@ -159,7 +159,9 @@ def _read(file: Path) -> dict[str, np.ndarray]:
                     "images as 'images' and their labels as 'labels'."
                 )
             return {k: _array(file, archive, there[k]) for k in ("images", "labels", "classes") if k in there}
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError, NotImplementedError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds, as the damage will have it
         reason = " ".join(str(error).split())
         raise UserError(f"{where} does not read as .npz ({reason}); save it again with numpy.savez.") from None
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Int
 
 from ..errors import UserError
@@ -141,7 +140,7 @@ class Cells:
         for chunk in self.chunks:
             held, path = (_field(chunk, name) for name in ("bytes", "path"))
             if path is not None and len(chunk):
-                absent = pc.is_null(held) if held is not None else pa.array(np.ones(len(chunk), bool))
+                absent = held.is_null() if held is not None else pa.array(np.ones(len(chunk), bool))
                 found += [name for name in path.filter(absent).to_pylist() if name]
         return found
 
@@ -196,7 +195,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _names(features: dict[str, Any], label: str | None) -> tuple[str, ...]:
-    feature = features.get(label)
+    feature = None if label is None else features.get(label)
     names = feature.get("names") if isinstance(feature, dict) else getattr(feature, "names", None)
     if isinstance(names, dict):  # some write {"0": "cat", …}
         names = [names[key] for key in sorted(names, key=int)] if all(str(key).isdigit() for key in names) else None
