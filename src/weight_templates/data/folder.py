@@ -112,7 +112,7 @@ def search(top: Path) -> tuple[list[Found], dict[str, int]]:
             elif entry.is_dir(follow_symlinks=False):
                 seen.add(_identity(entry.stat()))
                 waiting.append(path)
-            elif os.path.isdir(entry.path):
+            elif entry.is_symlink() and os.path.isdir(entry.path):
                 links.append(path)
             elif not entry.name.lower().endswith(EXTENSIONS):
                 left_out[f"not images ({os.path.splitext(shown(entry.name).lower())[1] or 'no ending'})"] += 1

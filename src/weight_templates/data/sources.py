@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import DataOptions
 from ..errors import UserError
-from . import arrays, downstream, folder
+from . import arrays, downstream, folder, tars
 from .encoded import Source, shown
 from .limits import check_memory
 from .synthetic import Synthetic
@@ -15,7 +15,7 @@ from .synthetic import Synthetic
 
 A_SCENE = 64
 """Bytes that the number and the label of a synthetic image may take while the set is split and shuffled."""
-READERS = "a folder of images, Parquet, .npz"
+READERS = "a folder of images, or Parquet, .npz or WebDataset's .tar files"
 """What files and folders are read as."""
 UNPACK = (".zip", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
@@ -72,12 +72,17 @@ def _reader(root: Path, mode: int, options: DataOptions) -> Callable[[], Source]
         files = arrays.files_of(root)
         if files:
             return lambda: arrays.open_npz(root, files, options.split, options.count)
+        files = tars.files_of(root)
+        if files:
+            return lambda: tars.open_tars(root, files, options.split, options.count, options.label)
         return lambda: folder.open_folder(root, options.split, options.count)
     if not stat.S_ISREG(mode):
         raise UserError(f"{shown(str(root))} is neither a folder nor a regular file; give --data {READERS}.")
     ending = root.suffix.lower()
     if ending == ".npz":
         return lambda: arrays.open_npz(root, [root], options.split, options.count)
+    if ending == ".tar":
+        return lambda: tars.open_tars(root, [root], options.split, options.count, options.label)
     if ending in folder.EXTENSIONS:
         raise UserError(f"{shown(str(root))} is a single image; give --data the folder that holds it.")
     if ending in UNPACK:
