@@ -1,5 +1,8 @@
 """Sources, augmentation against Pillow, and batches that depend on seed and step alone."""
 
+import json
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -15,7 +18,7 @@ from weight_templates.data import augment
 from weight_templates.errors import RunError
 from weight_templates.files import cache_folder
 
-from .helpers import image_folder, jpeg, parquet
+from .helpers import GOLDEN, image_folder, jpeg, parquet
 
 
 def quiet(_):
@@ -132,7 +135,7 @@ def test_parquet_in_hugging_face_layout(tmp_path, rng, column):
 def test_large_parquet_is_laid_out_for_random_access(tmp_path, rng, monkeypatch):
     path = parquet(tmp_path / "train.parquet", [jpeg(rng) for _ in range(5)], range(5))
     small = data.open_source(DataOptions(str(path)), 16, 0)
-    monkeypatch.setattr("weight_templates.data.sources.IN_MEMORY", 0)
+    monkeypatch.setattr("weight_templates.data.parquet.IN_MEMORY", 0)
     large = data.open_source(DataOptions(str(path)), 16, 0)
     assert list((cache_folder() / "arrow").iterdir())
     for i in range(5):
@@ -225,7 +228,7 @@ def test_an_image_that_goes_bad_is_replaced_if_so_chosen(tmp_path, rng):
 
 def test_a_split_that_is_not_there_is_refused(tmp_path, rng):
     image_folder(tmp_path, rng)
-    with pytest.raises(wt.UserError, match="no folder 'valid'"):
+    with pytest.raises(wt.UserError, match="no split 'valid'"):
         data.open_source(DataOptions(str(tmp_path), split="valid"), 16, 0)
     one = parquet(tmp_path / "test-0.parquet", [jpeg(rng)])
     assert len(data.open_source(DataOptions(str(one)), 16, 0)) == 1
@@ -298,12 +301,53 @@ def test_narrow_images_fall_back_to_the_centre(rng):
     assert made.shape == (8, 8, 3)
 
 
-def test_evaluation_view_is_the_centre(rng):
+VIEWS = json.loads((GOLDEN / "views.json").read_text())["views"]
+
+
+@pytest.mark.parametrize("fact", VIEWS, ids=lambda fact: "-".join(map(str, fact[:3])))
+def test_evaluation_views_are_torchvisions(rng, fact):
+    """The size after resizing is truncated and halves of the crop's place are rounded to even, as recorded there."""
+    height, width, size, rows, columns, top, left = fact
+    image = rng.integers(80, 176, (height, width, 3), dtype=np.uint8)  # no clipping, in whatever order Pillow resizes
+    resized = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC))
+    expected = resized[top : top + size, left : left + size]
+    found = augment.evaluation_view(image, size, whole=False)
+    if max(height, width) > augment.LONG * min(height, width):  # not resized outside the crop: places in 32 bits
+        assert abs(found.astype(int) - expected).max() <= 1
+    else:
+        np.testing.assert_array_equal(found, expected)
+    if min(height, width) > size:
+        np.testing.assert_array_equal(augment.evaluation_view(image, size), found)
+
+
+def test_small_images_are_seen_whole(rng):
     image = rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    view = augment.evaluation_view(image, 28)
-    resized = Image.fromarray(image).resize((48, 32), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(view, np.asarray(resized)[2:30, 10:38])
     np.testing.assert_array_equal(augment.evaluation_view(image, 60), image[:, 15:75])
+    small = np.asarray(Image.fromarray(image).resize((135, 90), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(augment.evaluation_view(image, 90), small[:, 22:112])
+    np.testing.assert_array_equal(augment.evaluation_view(image, 30, share=1.0), _half(image)[:, 8:38])
+
+
+def _half(image):
+    return np.asarray(Image.fromarray(image).resize((45, 30), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("shape", [(1, 40_000), (40_000, 1), (3, 100_000), (2, 17)])
+def test_long_images_are_cut_before_they_are_resized(rng, shape):
+    """In megabytes: as a whole, 1 × 40,000 at 256 × 10,240,000 pixels takes 8 GB. The middle is what is seen."""
+    image = np.zeros((*shape, 3), np.uint8)
+    across = int(shape[1] > shape[0])
+    middle = shape[across] // 2
+    around = [slice(None), slice(None)]
+    around[across] = slice(middle - 3, middle + 3)
+    image[tuple(around)] = 200
+    tracemalloc.start()
+    found = augment.evaluation_view(image, 224)
+    host = augment.augment_on_host(image, 224, rng)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    assert found.shape == host.shape == (224, 224, 3)
+    assert (found[112, 112] == 200).all()
 
 
 def test_normalization_round_trip(rng):

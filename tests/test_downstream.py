@@ -12,7 +12,7 @@ from PIL import Image
 import weight_templates as wt
 from weight_templates import data
 from weight_templates.config import DataOptions
-from weight_templates.data import downstream, sources
+from weight_templates.data import downstream, encoded
 
 from .helpers import image_folder, jpeg, parquet
 
@@ -205,7 +205,7 @@ def test_count_and_fingerprint(tmp_path, rng, name):
     {**MAKERS, "cifar10": cifar10, "cifar100": cifar100}[name](tmp_path, rng)
     source, again, few = (opened(f"{name}:{tmp_path}", count=count) for count in (None, None, 2))
     assert len(few) == 2
-    spread = sources._spread(range(len(source)), 2)
+    spread = encoded.spread(range(len(source)), 2)
     assert [few.path(i) for i in range(2)] == [source.path(i) for i in spread]
     assert labels_of(few) == [source.label(i) for i in spread]
     np.testing.assert_array_equal(few.image(1), source.image(spread[1]))
@@ -270,7 +270,7 @@ def test_copies_split_as_the_set_does(tmp_path, rng, kind):
     np.testing.assert_array_equal(joined.image(3), food.image(1))
     assert len(opened(f"food101:{tmp_path}")) == 2
     few = opened(f"flowers102:{tmp_path}", count=2)
-    assert labels_of(few) == [joined.label(i) for i in sources._spread(range(4), 2)]
+    assert labels_of(few) == [joined.label(i) for i in encoded.spread(range(4), 2)]
     for name in ("flowers102", "cub200"):
         with pytest.raises(wt.UserError, match="no split 'test' among"):
             opened(f"{name}:{tmp_path}", "test")
@@ -442,16 +442,16 @@ def test_sets_without_an_authoritative_copy_need_a_folder(name):
 
 
 def test_a_hub_that_does_not_answer_is_one_sentence(monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise wt.UserError("cannot load it; check name and network.")
 
-    monkeypatch.setattr("weight_templates.data.sources._hub", fail)
+    monkeypatch.setattr("weight_templates.data.hub.open_hub", fail)
     with pytest.raises(wt.UserError, match=r"check name and network, or unpack food-101.tar.gz and say .*FOLDER\.$"):
         opened("food101")
 
 
 def test_a_hub_copy_without_labels_is_refused(rng, monkeypatch):
-    made = data.Encoded("x", ["one"], lambda _: jpeg(rng), None, (), "stamp")
-    monkeypatch.setattr("weight_templates.data.sources._hub", lambda *_: dataclasses.replace(made))
+    made = data.Encoded("x", ["one"], lambda _: jpeg(rng), None, (), "stamp", data.About("x"))
+    monkeypatch.setattr("weight_templates.data.hub.open_hub", lambda *_, **__: dataclasses.replace(made))
     with pytest.raises(wt.UserError, match="one has the label -1"):
         opened("cifar10")

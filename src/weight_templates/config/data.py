@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from ..errors import UserError
+from .run import LATER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,13 +15,17 @@ class DataOptions:
 
     source: Annotated[str, arg(name="")] = "synthetic"
     """`synthetic`; a folder of images (plain, or one folder per class); a Parquet file or a folder of them in the
-    Hugging Face image layout; `NAME:FOLDER`, one of SWEET's downstream sets as its authors distribute it, NAME being
+    Hugging Face image layout; an .npz file with `images`, and perhaps `labels` and `classes`; WebDataset's .tar files;
+    `NAME:FOLDER`, one of SWEET's downstream sets as its authors distribute it, NAME being
     flowers102, cub200, cars196, cifar10, cifar100, food101 or inat2019; `hub:OWNER/NAME`, any Hugging Face data set; or
     `NAME` alone, a downstream set from there (extra: hub). A folder with the name of a set is ./NAME."""
     split: str = "train"
     """Split to read where the source has several; the downstream sets have train and test."""
     count: int | None = None
     """Images of the synthetic source (default 4096), or at most so many of any other."""
+    label: str | None = dataclasses.field(default=None, metadata=LATER)
+    """Column of the labels of Parquet or hub data; default label, labels or fine_label, or the only one whose classes the
+    file names. In .tar files the ending of the members with labels, or their entry in JSON; default cls, and label."""
     on_corrupt: Literal["refuse", "skip"] = "refuse"
     """An image that does not decode: refuse to start, or leave it out. Both name its path."""
     resident_mb: int = 2048

@@ -1,6 +1,9 @@
 """Images: where they come from, how they are augmented, and how they reach the device."""
 
+from .arrays import Arrays
 from .augment import augment_on_device, augment_on_host, denormalize, evaluation_view, normalize
+from .described import Described, described
+from .encoded import About, CorruptImage, Encoded, Source
 from .feed import (
     Batch,
     Features,
@@ -15,18 +18,23 @@ from .feed import (
     load,
     split,
 )
-from .sources import CorruptImage, Encoded, Source, open_source
+from .sources import open_source
+from .splits import NoSplit
 from .synthetic import Scene, Synthetic
 from .views import Views, labels_of, test_source, test_split, views_of
 
 
 __all__ = [
+    "About",
+    "Arrays",
     "Batch",
     "CorruptImage",
+    "Described",
     "Encoded",
     "Features",
     "Feed",
     "Loaded",
+    "NoSplit",
     "Resident",
     "Scene",
     "Source",
@@ -38,6 +46,7 @@ __all__ = [
     "augment_on_device",
     "augment_on_host",
     "denormalize",
+    "described",
     "evaluation_view",
     "evaluation_views",
     "feed_of",

@@ -16,6 +16,11 @@ LEAST = 0.2
 RATIO = (3 / 4, 4 / 3)
 """Range of a crop's width over its height, log-uniform."""
 TRIES = 10
+SHARE = 224 / 256
+"""Part of the short side of an image that its evaluation view shows."""
+LONG = 8
+"""Times that an image may be as long as wide, to be resized before its centre is cut out: one of 1 × 40,000 pixels would
+take gigabytes."""
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 """Mean of ImageNet's pixels in [0, 1], by channel."""
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -102,17 +107,33 @@ def _kernel(length: int, start: Float[Array, ""], stop: Float[Array, ""], size: 
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def evaluation_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """The centre of an image: short side to 256/224 of `size`, then the central square of `size` pixels.
+def evaluation_view(
+    image: UInt8[np.ndarray, "h w 3"], size: int, share: float = SHARE, whole: bool = True
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The centre of an image: it is resized, and its central square of `size` pixels is cut out.
 
-    An image whose short side is at most `size` is seen whole, enlarged where it is smaller, as is usual for small sets.
+    Resized means bicubic, antialiased, so that the short side has ⌊size / share⌋ pixels and the long one is truncated,
+    as in torchvision, timm and MAE. Of an image that is many times as long as wide only the part to be cut out is
+    resized.
+
+    **Arguments:**
+
+    - `share`: the part of the short side that is seen, in (0, 1]; MAE's 224 of 256 by default.
+    - `whole`: an image whose short side is at most `size` is seen whole in that direction, enlarged where it is
+      smaller, as is usual for small sets such as CIFAR. False treats it as any other, as torchvision does.
     """
     height, width = image.shape[:2]
-    if min(height, width) != size:
-        short = round(size * 256 / 224) if min(height, width) > size else size
-        scale = short / min(height, width)
-        target = (max(short, round(width * scale)), max(short, round(height * scale)))
-        image = np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BICUBIC))
-        height, width = image.shape[:2]
-    top, left = (height - size) // 2, (width - size) // 2
-    return image[top : top + size, left : left + size]
+    shortest = min(height, width)
+    short = size if whole and shortest <= size else int(size / share)
+    rows, columns = (short if side == shortest else int(short * side / shortest) for side in (height, width))
+    # Python rounds halves to even, and so does torchvision.
+    top, left = (round((side - size) / 2) for side in (rows, columns))
+    if (rows, columns) == (height, width):
+        return image[top : top + size, left : left + size]
+    file = Image.fromarray(image)
+    if max(rows, columns) > LONG * short:
+        across, down = width / columns, height / rows
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return np.asarray(file.resize((size, size), Image.Resampling.BICUBIC, box))
+    resized = np.asarray(file.resize((columns, rows), Image.Resampling.BICUBIC))
+    return resized[top : top + size, left : left + size]

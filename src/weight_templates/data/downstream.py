@@ -5,7 +5,7 @@ its copy on the Hugging Face hub. All have the official splits `train` and `test
 """
 
 import dataclasses
-import functools
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -16,8 +16,10 @@ import numpy as np
 
 from ..config import DataOptions
 from ..errors import UserError
-from . import sources
-from .sources import Encoded, Source
+from . import folder as folders
+from .encoded import About, Encoded, Source, beyond, shown, spread, stamp_of
+from .limits import read_regular
+from .splits import NoSplit, alike, usual
 
 
 class Facts(NamedTuple):
@@ -83,7 +85,7 @@ def open_named(name: str, folder: str | None, options: DataOptions) -> Source:
     """
     facts = official(name)
     if options.split not in ("train", "test"):
-        raise UserError(f"{name} has no split {options.split!r}; choose --data.split train or test.")
+        raise NoSplit(f"{name} has no split {options.split!r}; choose --data.split train or test.")
     source = _from_hub(name, facts, options) if folder is None else _from_folder(name, facts, folder, options)
     labels = np.full(len(source), -1) if source.labels is None else np.asarray(source.labels)
     for i in np.flatnonzero((labels < 0) | (labels >= facts.classes)):
@@ -99,8 +101,10 @@ def _from_hub(name: str, facts: Facts, options: DataOptions) -> Encoded:
     remedy = f"unpack {facts.archives} and say --data {name}:FOLDER"
     if facts.hub is None:
         raise UserError(f"no copy of {name} on the hub is authoritative; {remedy}, or trust one as hub:OWNER/NAME.")
+    from . import hub  # needs Arrow, which takes a while to import
+
     try:
-        return sources._hub(facts.hub, facts.splits[options.split == "test"], options.count)
+        return hub.open_hub(facts.hub, facts.splits[options.split == "test"], options.count, options.label, gaps=False)
     except UserError as error:
         raise UserError(f"{str(error).rstrip('.')}, or {remedy}.") from None
 
@@ -112,9 +116,12 @@ def _from_folder(name: str, facts: Facts, folder: str, options: DataOptions) -> 
     for top in (root, root / facts.top):
         if any((top / file).exists() for file in facts.files):
             return _from_authors(name, facts, top, options)
-    parquet = [root] if root.is_file() else sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
-    if parquet or any((root / split).is_dir() for split in ("train", "test")):
-        return _from_copy(root, parquet, facts, options)
+    from . import parquet
+
+    files = parquet.files_of(root)
+    there = list(parquet.splits_of(root, files)) if files else _split_folders(root)
+    if files or any(usual(split) in ("train", "test") for split in there):
+        return _from_copy(root, files, there, facts, options)
     stems = [file.removesuffix(".bin") for file in facts.files if file.endswith(".bin")]
     if any(path.is_file() for stem in stems for path in (root / stem, *root.glob(f"*/{stem}"))):
         raise UserError(f"{root} has the python version of {name}, a pickle, and is not read; unpack {facts.archives}.")
@@ -122,25 +129,47 @@ def _from_folder(name: str, facts: Facts, folder: str, options: DataOptions) -> 
     raise UserError(f"{root} has none of {files}, no Parquet, no train or test; unpack {facts.archives} there.")
 
 
-def _from_copy(root: Path, parquet: list[Path], facts: Facts, options: DataOptions) -> Encoded:
+def _split_folders(root: Path) -> list[str]:
+    return sorted(name for name in os.listdir(root) if usual(name) and os.path.isdir(root / name))
+
+
+def _from_copy(root: Path, files: list[Path], there: list[str], facts: Facts, options: DataOptions) -> Encoded:
     """The split from Parquet files or folders, whatever they call it, with the validation images if they train too."""
-    found = {f.name.split("-")[0].split(".")[0] for f in parquet} or {f.name for f in root.iterdir() if f.is_dir()}
-    called = facts.splits[options.split == "test"].split("+")
-    others = sorted(s for s in found - {options.split} if any(c.startswith(s) for c in called))  # val and valid, too
-    splits = [options.split, *others] if options.split == "train" else others[:1] if "test" not in found else ["test"]
-    if not splits or not found.issuperset(splits):
-        raise UserError(f"{root} has no split {options.split!r} among {', '.join(sorted(found))}; add or name it so.")
-    read = functools.partial(sources._parquet, root, parquet) if parquet else functools.partial(sources._folder, root)
-    parts = [read(split, None) for split in splits]
-    rows = sources._spread([(part, i) for part in parts for i in range(len(part))], options.count)
-    paths, labels, names = [p.path(i) for p, i in rows], [p.label(i) for p, i in rows], parts[0].classes
-    if not parquet:  # numbered over both splits, since those of a subset may not show the same classes
-        tops = [root / split for split in {"train", "validation", "valid", "val", "test"} & found]
-        names = tuple(sorted({f.name for top in tops for f in top.iterdir() if f.is_dir() and f.name[0] != "."}))
-        number = {name: i for i, name in enumerate(names)}
-        labels = [number.get(Path(path).relative_to(root).parts[1], -1) for path in paths]
-    stamp = sources._stamp([*(part.stamp for part in parts), str(options.count)])
-    return Encoded(root.name, paths, lambda i: rows[i][0].read(rows[i][1]), labels, names, stamp)
+    from . import parquet
+
+    official_names = facts.splits[options.split == "test"].split("+")
+    found = [name for name in there if alike(name, options.split)]
+    others = [name for name in there if name not in found and any(alike(name, other) for other in official_names)]
+    splits = [*found, *others] if options.split == "train" and found else found or others
+    if not splits or (options.split == "train" and not found):
+        raise NoSplit(f"{shown(str(root))} has no split {options.split!r} among {', '.join(there)}; add or name it so.")
+    parts = [
+        parquet.open_parquet(root, files, split, None, options.label, gaps=False)
+        if files
+        else folders.open_folder(root, split, None)
+        for split in splits
+    ]
+    rows = spread([(part, i) for part in parts for i in range(len(part))], options.count)
+    names = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+    if not files:  # numbered over all splits, since those of a subset may not show the same classes
+        inside = [entry.name for split in there for entry in os.scandir(root / split) if entry.is_dir()]
+        names = tuple(sorted({shown(name) for name in inside if not folders.hidden(name)}))
+    number = {name: i for i, name in enumerate(names)}
+    labels = [number[p.classes[p.label(i)]] if 0 <= p.label(i) < len(p.classes) else -1 for p, i in rows]
+    about = parts[0].about
+    left_out = {
+        reason: sum(p.about.left_out.get(reason, 0) for p in parts) for p in parts for reason in p.about.left_out
+    }
+    total = sum(len(part) for part in parts)
+    return Encoded(
+        root.name,
+        [part.path(i) for part, i in rows],
+        lambda i: rows[i][0].read(rows[i][1]),
+        labels,
+        names,
+        stamp_of([*(part.stamp for part in parts), str(options.count)]),
+        About(shown(str(root)), left_out | beyond(options.count, total), about.notes),
+    )
 
 
 def _from_authors(name: str, facts: Facts, top: Path, options: DataOptions) -> Encoded:
@@ -149,7 +178,12 @@ def _from_authors(name: str, facts: Facts, top: Path, options: DataOptions) -> E
         if name in ("cifar10", "cifar100"):
             return _records(name, facts, top, options)
         listed, names = _listing(name, facts, top, options.split == "train")
-        files, labels = zip(*sources._spread(listed, options.count), strict=True) if listed else ((), ())
+        outside = next(
+            (f for f, _ in listed if not Path(os.path.normpath(f)).is_relative_to(os.path.normpath(top))), None
+        )
+        if outside is not None:
+            raise ValueError(f"{outside} is outside")
+        files, labels = zip(*spread(listed, options.count), strict=True) if listed else ((), ())
         stamp = _stamp(top, files, [*labels, options.count])
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} of {name} is missing; {remedy}.") from None
@@ -157,7 +191,10 @@ def _from_authors(name: str, facts: Facts, top: Path, options: DataOptions) -> E
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the files in {top} do not read as those of {name} ({reason}); {remedy} again.") from None
     classes = tuple(names.get(i, str(i)) for i in range(facts.classes))
-    return Encoded(name, [str(f) for f in files], lambda i: files[i].read_bytes(), labels, classes, stamp)
+    about = About(shown(str(top)), beyond(options.count, len(listed)))
+    return Encoded(
+        name, [shown(str(f)) for f in files], lambda i: read_regular(files[i]), labels, classes, stamp, about
+    )
 
 
 def _listing(name: str, facts: Facts, top: Path, train: bool) -> tuple[list[tuple[Path, int]], dict[int, str]]:
@@ -183,7 +220,7 @@ def _listing(name: str, facts: Facts, top: Path, train: bool) -> tuple[list[tupl
             number = {name: i for i, name in enumerate(names)}
             return [(top / f"images/{i}.jpg", number.get(i.split("/")[0], -1)) for i in images], dict(enumerate(names))
         case _:  # inat2019
-            tree = json.loads((top / f"{'train' if train else 'val'}2019.json").read_text("utf-8"))
+            tree = json.loads(read_regular(top / f"{'train' if train else 'val'}2019.json"))
             label = {a["image_id"]: a["category_id"] for a in tree["annotations"]}
             names = {c["id"]: str(c["name"]) for c in tree["categories"]}
             return [(top / i["file_name"], label.get(i["id"], -1)) for i in tree["images"]], names
@@ -193,9 +230,9 @@ def _records(name: str, facts: Facts, top: Path, options: DataOptions) -> Encode
     """CIFAR's records: label bytes, the finest last, then a red, a green and a blue plane in rows of 32 pixels."""
     names, first = ("batches.meta.txt", 1) if name == "cifar10" else ("fine_label_names.txt", 2)
     files = [top / file for file in facts.files if file.startswith("test") == (options.split == "test")]
-    parts = [np.frombuffer(file.read_bytes(), np.uint8).reshape(-1, first + 3072) for file in files]
+    parts = [np.frombuffer(read_regular(file), np.uint8).reshape(-1, first + 3072) for file in files]
     paths = [f"{file}[{i}]" for file, part in zip(files, parts, strict=True) for i in range(len(part))]
-    keep = sources._spread(range(len(paths)), options.count)
+    keep = spread(range(len(paths)), options.count)
     rows = np.concatenate(parts)[np.asarray(keep, int)]
     pixels = rows[:, first:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
@@ -203,16 +240,17 @@ def _records(name: str, facts: Facts, top: Path, options: DataOptions) -> Encode
         return b"P6 32 32 255\n" + pixels[index].tobytes()  # a portable pixmap, decoded like any other file
 
     labels, classes, stamp = rows[:, first - 1].astype(int), _lines(top / names), _stamp(top, files, [options.count])
-    return Encoded(name, [paths[i] for i in keep], read, labels, tuple(classes), stamp)
+    about = About(shown(str(top)), beyond(options.count, len(paths)))
+    return Encoded(name, [paths[i] for i in keep], read, labels, tuple(classes), stamp, about)
 
 
 def _stamp(top: Path, files: Sequence[Path], rest: Sequence[Any]) -> str:
     stats = ((f.relative_to(top), f.stat()) for f in files)
-    return sources._stamp([*(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in stats), *map(str, rest)])
+    return stamp_of([*(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in stats), *map(str, rest)])
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_regular(path).decode("utf-8").splitlines() if line.strip()]
 
 
 def _numbered(path: Path) -> dict[str, str]:
@@ -222,5 +260,4 @@ def _numbered(path: Path) -> dict[str, str]:
 def _mat(path: Path) -> dict[str, Any]:
     import scipy.io  # slow to import
 
-    with open(path, "rb") as file:
-        return scipy.io.loadmat(file, squeeze_me=True)
+    return scipy.io.loadmat(io.BytesIO(read_regular(path)), squeeze_me=True)

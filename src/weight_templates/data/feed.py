@@ -11,7 +11,8 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -23,12 +24,16 @@ from jaxtyping import Array, Float, Int, UInt8
 from ..config import DataOptions
 from ..errors import RunError, UserError
 from ..files import cache_folder, write_json
+from .arrays import Arrays
 from .augment import LEAST, augment_on_device, augment_on_host, evaluation_view
-from .sources import CorruptImage, Source
+from .encoded import CorruptImage, Source
+from .limits import check_memory
 
 
 AHEAD = 2
 """Batches prepared in advance."""
+DECODER = 2
+"""Version of the rules by which images decode: what an earlier one found corrupt is checked again."""
 TOGETHER = 20000
 """Images checked between two words about the progress."""
 CROPS = 0x63726F70
@@ -105,6 +110,8 @@ class Loaded:
     good: Int[np.ndarray, " good"]
     pixels: UInt8[np.ndarray, "all h w 3"] | None
     """All images, rows of corrupt ones undefined; None if the set streams."""
+    bad: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """What is wrong with the images that do not decode."""
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """The pixels of an image; raises CorruptImage if it streams and has gone bad."""
@@ -115,7 +122,8 @@ def load(source: Source, options: DataOptions, say: Callable[[str], None]) -> Lo
     """Decodes every image once, before anything else is spent on them.
 
     Images of one size that fit in `options.resident_mb` are kept. What was found corrupt in a larger set is remembered
-    in the cache. Raises UserError for corrupt images if `options.on_corrupt` is `refuse`.
+    in the cache, if that can be written. Raises UserError for corrupt images if `options.on_corrupt` is `refuse`, where
+    no image is sound, and where images to keep need more memory than there is.
 
     **Arguments:**
 
@@ -129,15 +137,21 @@ def load(source: Source, options: DataOptions, say: Callable[[str], None]) -> Lo
             break
         except CorruptImage:
             continue
-    if shape is not None and count * int(np.prod(shape)) <= options.resident_mb * 2**20:
+    size = count * int(np.prod(shape or 0))
+    if shape is not None and size <= options.resident_mb * 2**20:
+        check_memory(size, f"{count:,} images of {source.name}", "lower --data.resident-mb, or give fewer images")
+        if isinstance(source, Arrays):
+            return Loaded(source, np.arange(count), source.stacked())
         pixels = np.zeros((count, *shape), np.uint8)
-    stamp = f"{source.fingerprint()}-{options.resident_mb}"
-    memory = cache_folder() / "checked" / f"{stamp}.json"
-    if memory.is_file():  # written for sets that stream only
-        bad, pixels = {int(index): message for index, message in json.loads(memory.read_text()).items()}, None
+    elif isinstance(source, Arrays):
+        return Loaded(source, np.arange(count), None)
+    memory = _memory_of(source, options)
+    remembered = _remembered(memory)
+    if remembered is not None:  # written for sets that stream only
+        bad, pixels = remembered, None
     elif not _decode(source, pixels, bad, threads, say) or pixels is None:
         pixels = None
-        write_json(memory, bad)
+        _remember(memory, bad, say)
     if bad:
         first = next(iter(bad.values()))
         if options.on_corrupt == "refuse":
@@ -145,9 +159,41 @@ def load(source: Source, options: DataOptions, say: Callable[[str], None]) -> Lo
                 f"{len(bad)} of {count} images do not decode, the first one {first}; "
                 "mend or remove them, or say --data.on-corrupt skip."
             )
+        if len(bad) == count:
+            raise UserError(f"none of {count} images of {source.name} decodes, the first one {first}; give others.")
         for message in bad.values():
             say(f"left out, does not decode: {message}")
-    return Loaded(source, np.array([i for i in range(count) if i not in bad], dtype=np.int64), pixels)
+    return Loaded(source, np.array([i for i in range(count) if i not in bad], dtype=np.int64), pixels, bad)
+
+
+def _memory_of(source: Source, options: DataOptions) -> Path | None:
+    """The file of the cache that tells which images of a set do not decode; None if there is no cache."""
+    try:
+        folder = cache_folder()
+    except RuntimeError:  # no home
+        return None
+    return folder / "checked" / f"{source.fingerprint()}-{options.resident_mb}-{DECODER}.json"
+
+
+def _remembered(memory: Path | None) -> dict[int, str] | None:
+    """What was written there; None where nothing, or nothing sound, was."""
+    if memory is None:
+        return None
+    try:
+        found = json.loads(memory.read_text("utf-8"))
+        return {int(index): str(message) for index, message in found.items()}
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _remember(memory: Path | None, bad: dict[int, str], say: Callable[[str], None]) -> None:
+    """Saves checking the next time; a cache that cannot be written costs that time and nothing else."""
+    if memory is None:
+        return
+    try:
+        write_json(memory, bad)
+    except OSError as error:
+        say(f"note: the cache {memory.parent} cannot be written ({error.strerror}); images are checked at every start.")
 
 
 def _decode(

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from .encoded import About
+
 
 SHAPES = ("disk", "ring", "square", "frame", "triangle", "diamond", "cross", "star", "crescent", "hexagon")
 
@@ -42,6 +44,10 @@ class Synthetic:
     @property
     def classes(self) -> tuple[str, ...]:
         return SHAPES
+
+    @property
+    def about(self) -> About:
+        return About(f"a formula, seed {self.seed}")
 
     def fingerprint(self) -> str:
         """A string that changes when the images do."""

@@ -12,12 +12,14 @@ from jaxtyping import Int, UInt8
 from ..config import DataOptions
 from ..errors import RunError, UserError
 from .augment import evaluation_view
+from .encoded import CorruptImage, Source
 from .feed import Loaded
-from .sources import CorruptImage, Source, open_source
+from .sources import open_source
+from .splits import NoSplit, alike
 
 
-TEST_SPLITS = ("test", "val", "validation")
-"""Where the images to report on are looked for, in this order."""
+TEST_SPLITS = ("test", "validation")
+"""Where the images to report on are looked for, in this order, under any of their usual names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,9 @@ class Views:
 def views_of(
     loaded: Loaded, indices: Int[np.ndarray, " views"], size: int, options: DataOptions, chunk: int = 256
 ) -> Views:
-    """The evaluation views of some images, `chunk` at a time."""
+    """The evaluation views of some images, `chunk` at a time; raises UserError if there are none."""
+    if not len(indices):
+        raise UserError(f"{loaded.source.name} has no images left to look at; give more.")
     keep = len(indices) * size * size * 3 <= options.resident_mb * 2**20
     return Views(loaded, indices, size, min(chunk, len(indices)), options.threads or os.cpu_count() or 1, keep=keep)
 
@@ -97,9 +101,14 @@ def test_source(options: DataOptions, split: str | None, size: int, seed: int) -
     - `options`: of the training images; their source is looked at.
     - `split`: its name; if None the first of `TEST_SPLITS` that there is, other than the one trained on.
 
-    **Returns:** None if the source has no such split. Raises UserError if `split` is given and there is none.
+    **Returns:** None if the source has no such split. Raises UserError if `split` is given and there is none, or it is
+    the one trained on, and where a split that there is does not read.
     """
     if split is not None:
+        if options.source != "synthetic" and alike(split, options.split):
+            raise UserError(
+                f"--test {split} is the split that is trained on; name another split of {options.source}, or drop it."
+            )
         return open_source(dataclasses.replace(options, split=split), size, seed)
     return _tested(options, size, seed)[1]
 
@@ -111,7 +120,7 @@ def test_split(options: DataOptions, size: int, seed: int) -> str | None:
 
 def _tested(options: DataOptions, size: int, seed: int) -> tuple[str, Source] | tuple[None, None]:
     for name in TEST_SPLITS:
-        if name != options.split:
-            with contextlib.suppress(UserError):
+        if not alike(name, options.split):
+            with contextlib.suppress(NoSplit):
                 return name, open_source(dataclasses.replace(options, split=name), size, seed)
     return None, None

@@ -163,6 +163,19 @@ def check_classes(name: str, classes: tuple[str, ...]) -> None:
         )
 
 
+class Streams(NamedTuple):
+    """One key an image for everything that is random: all are from one split, so that no two of them coincide.
+
+    A new stream comes last: the keys of the others then stay what they are.
+    """
+
+    randaugment: Key[Array, " batch"]
+    erasing: Key[Array, " batch"]
+    drop_path: Key[Array, " batch"]
+    mixing: Key[Array, " batch"]
+    """A batch is mixed by one draw, under the key of its first image."""
+
+
 def forward(
     recipe: RecipeOptions, model: Classifier, batch: Batch, keys: Key[Array, " batch"]
 ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch classes"], Float[Array, "batch h w 3"]]:
@@ -171,17 +184,19 @@ def forward(
     RandAugment, normalisation, random erasing, then mixup or cutmix, in timm's order. Crops and flips are the feed's.
     """
     config, classes = model.backbone.config, len(model.head.bias)
-    rkeys, ekeys, dkeys = jnp.moveaxis(jax.vmap(lambda key: jr.split(key, 3))(keys), 1, 0)
+    streams = Streams(*jnp.moveaxis(jax.vmap(lambda key: jr.split(key, len(Streams._fields)))(keys), 1, 0))
     images = batch["image"]
     if recipe.randaugment:
-        images = jax.vmap(lambda image, key: randaugment(image, recipe.randaugment, key=key))(images, rkeys)
+        images = jax.vmap(lambda image, key: randaugment(image, recipe.randaugment, key=key))(
+            images, streams.randaugment
+        )
     images = normalize(images)
     if recipe.erasing:
-        images = jax.vmap(lambda image, key: erase(image, recipe.erasing, key=key))(images, ekeys)
+        images = jax.vmap(lambda image, key: erase(image, recipe.erasing, key=key))(images, streams.erasing)
     targets = smooth(batch["label"], classes, recipe.smoothing)
-    images, targets = mix(images, targets, recipe.mixup, recipe.cutmix, key=jr.fold_in(keys[0], 1))
+    images, targets = mix(images, targets, recipe.mixup, recipe.cutmix, key=streams.mixing[0])
     if recipe.drop_path:
-        gates = jax.vmap(lambda key: drop_gates(sum(depths(config)), recipe.drop_path, config.branches, key=key))(dkeys)
+        gates = jax.vmap(lambda key: drop_gates(sum(depths(config)), recipe.drop_path, config.branches, key=key))(streams.drop_path)
         logits = jax.vmap(model)(images, gates)
     else:
         logits = jax.vmap(model)(images)
