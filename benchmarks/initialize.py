@@ -62,7 +62,9 @@ def main(config: Config) -> None:
     from benchmarks.steps import adaptation_step, our_step
     from weight_templates import bank
 
-    model = eqx.filter_jit(bank.build)(VIT_B, DECODER, wt.Tucker(), wt.Unified(), key=jr.key(0))
+    model = eqx.filter_jit(bank.build)(
+        VIT_B, wt.Tucker(), "unified", "masked", dataclasses.asdict(DECODER), key=jr.key(0)
+    )
     source = jax.block_until_ready(wt.Bank(model, "tucker", {}))
     before = peak()
     print(f"""# Any size from a ViT-B bank

@@ -14,6 +14,7 @@ SOURCE is a bank, usually one that `experiments/pretrain.py --constraint none` m
     isomorphic-pruning the parts with the best Taylor scores, kind by kind
     front              low frequencies of the weights
     hydravit           the first layers and heads of a network that was pre-trained with random widths
+    decomposed         the first layers and heads of factors that the weights are decomposed into
     dmae               a small auto-encoder, trained next to the source
     wave, tleg, fine   templates that a supervised teacher is distilled into, fitted to the size
 
@@ -53,7 +54,7 @@ def main(config: Any) -> Path:
     for name in ("source", "teacher"):
         if hasattr(config, name):
             about[name] = identity(getattr(config, name), "give the path of a classifier, or none")
-    run = training.Run("baseline", f"{config.name}-L{target.depth}H{target.heads}", about, config.run)
+    run = training.Run("baseline", f"{config.name}-L{target.depth}H{target.heads}", about, config.run, ("model.safetensors",))
     made = run.path / "model.safetensors"
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")

@@ -87,7 +87,7 @@ def main(config: Config) -> Path:
     backbone, origin = backbone_of(config)
     size = backbone.config
     name = f"{config.mode}-{origin}-L{size.depth}H{size.heads}-{Path(config.data.source).name}"
-    run = training.Run("finetune", name.replace(":", "-"), about, config.run)
+    run = training.Run("finetune", name.replace(":", "-"), about, config.run, ("model.safetensors",))
     made = run.path / "model.safetensors"
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")

@@ -63,7 +63,7 @@ def main(config: Config) -> Path:
     from weight_templates import programs, training
 
     name = f"{config.constraint.family}-{Path(config.data.source).name}-{config.preset}"
-    run = training.Run("pretrain", name, to_json(config), config.run)
+    run = training.Run("pretrain", name, to_json(config), config.run, ("bank.safetensors",))
     made = run.path / "bank.safetensors"
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")

@@ -20,6 +20,7 @@ METHODS = {
     "isomorphic-pruning": "the best-scored weights",
     "front": "low frequencies of the weights",
     "hydravit": "the first heads, pre-trained with random widths",
+    "decomposed": "factors of the weights",
     "dmae": "a teacher's features",
     "wave": "Kronecker templates, distilled",
     "tleg": "two layers, distilled",

@@ -14,6 +14,13 @@ from PIL import Image
 
 import weight_templates as wt
 from weight_templates import bank, cli, config, naming, trees
+from weight_templates.baselines.learngene import Distillation, distillation
+from weight_templates.config import RecipeOptions
+from weight_templates.constrained import constrain
+from weight_templates.tasks.classify import Classify
+from weight_templates.tasks.distil import Distil
+from weight_templates.tasks.features import Features, Pair
+from weight_templates.tasks.masked import Masked
 
 from .staged import StagedConfig
 
@@ -138,3 +145,27 @@ def refused(capsys, call):
     assert heard.endswith(sentences[0] + "\n")
     assert "Traceback" not in heard
     return sentences[0]
+
+
+TASKS = {
+    "masked": Masked(DECODER),
+    "classify": Classify(RecipeOptions(drop_path=0.3, randaugment=3.0, erasing=0.5)),
+    "features": Features(),
+    "distil": Distil(Classify(RecipeOptions()), distillation(RecipeOptions())),
+}
+"""Every task, small. The laws run over all of them, in `tests/test_tasks.py`."""
+
+
+def model_for(task, config, *, key, constraint=None):
+    """A model that a task trains, around a random backbone, constrained if a constraint is given."""
+    bkey, hkey, tkey = jr.split(key, 3)
+    backbone = config.create(key=bkey) if constraint is None else constrain(config, constraint, "unified", key=bkey)
+    classes = ("a", "b", "c")
+    if isinstance(task, Features):
+        return Pair(backbone, config.create(key=tkey), key=hkey)
+    model = task.attach(backbone, classes, key=hkey)
+    return (
+        Distillation(model, task.attach(config.create(key=tkey), classes, key=hkey))
+        if isinstance(task, Distil)
+        else model
+    )

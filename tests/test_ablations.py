@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 
+import equinox as eqx
 import jax.random as jr
 import pytest
 from figures import paper, records
@@ -13,12 +14,13 @@ from PIL import Image
 from ablations import architecture, choices, constraints, methods, pretraining, sizes, variants
 from ablations.protocol import Protocol, check_images, check_tuning
 from experiments import pretrain
-from weight_templates import launch
+from weight_templates import launch, trees
 from weight_templates.config import ScalingOptions, ViTConfig
+from weight_templates.constrained import constrain
 from weight_templates.constraints import constraint_of
 from weight_templates.errors import UserError
 from weight_templates.files import write_json
-from weight_templates.layouts import LAYOUTS, shapes
+from weight_templates.sites import stacks
 
 from .helpers import jpeg
 
@@ -41,12 +43,7 @@ def test_all_variants_are_possible(name):
         one.decoder.check(one.model)
         one.scaling.check(one.model, one.constraint.family)
         one.optim.check()
-        constraint = constraint_of(one.constraint)
-        for shape in shapes(LAYOUTS[one.layout](), one.model).values():
-            import equinox as eqx
-            import jax.random as jr
-
-            eqx.filter_eval_shape(constraint.init, shape, key=jr.key(0))
+        eqx.filter_eval_shape(constrain, one.model, constraint_of(one.constraint), one.layout, key=jr.key(0))
     assert set(paper.ABLATIONS.get(name, {})) <= {variant.name for variant in module.VARIANTS}
     for job in jobs:
         assert variants.cost(job.config) > 0
@@ -54,18 +51,13 @@ def test_all_variants_are_possible(name):
 
 def test_families_have_templates_of_equal_size():
     """Table 4: none of them wins by having more to remember."""
-    import equinox as eqx
-    import jax.random as jr
-
-    from weight_templates import trees
-
     config = ViTConfig(image=32, patch=4, depth=12, heads=12, head_dim=16)
     sizes = {}
     for job in constraints.jobs(constraints.PRESETS["default"]):
         one = variants.pretraining(job.config)
         assert one.model == config
-        shape = shapes(LAYOUTS[one.layout](), config)["all"]
-        factors = eqx.filter_eval_shape(constraint_of(one.constraint).init, shape, key=jr.key(0))
+        (stack,) = stacks(config, one.layout)
+        factors = eqx.filter_eval_shape(constraint_of(one.constraint).init, stack.shape(config), key=jr.key(0))
         sizes[one.constraint.family] = trees.count(factors.template)
     assert sizes.pop("none") == 0
     assert max(sizes.values()) < 1.01 * min(sizes.values()), sizes
@@ -155,12 +147,13 @@ def test_ranks_are_in_units_of_the_defaults():
         for variant in choices.VARIANTS:
             if variant.name in ("sweet", "half the ranks", "twice the ranks", "full ranks"):
                 asked = variants.pretraining(variants.Cell(config, (variant,), 0))
-                stack = shapes(LAYOUTS["unified"](), asked.model)
-                made = {g: constraint_of(asked.constraint).init(s, key=jr.key(0)) for g, s in stack.items()}
-                ((cores[variant.name]),) = (factors.template["core"].shape for factors in made.values())
+                (stack,) = stacks(asked.model, "unified")
+                shape = stack.shape(asked.model)
+                made = eqx.filter_eval_shape(constraint_of(asked.constraint).init, shape, key=jr.key(0))
+                cores[variant.name] = made.template["core"].shape
         for row, factor in (("half the ranks", 0.5), ("twice the ranks", 2)):
             assert cores[row] == tuple(round(factor * n) for n in cores["sweet"])
-        assert [cores["full ranks"]] == [tuple(s[:3]) for s in stack.values()]
+        assert cores["full ranks"] == shape.full
 
 
 def test_mistakes():

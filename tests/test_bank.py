@@ -3,6 +3,7 @@
 import json
 import os
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -36,23 +37,19 @@ def test_round_trip(tmp_path, family, layout):
     found = wt.load_bank(path, layout)
     assert (found.family, found.about, found.config) == (family, {"data": "synthetic"}, WIDE)
     assert found.model.backbone.constraint == bank.model.backbone.constraint
-    one, two = trees.named_arrays(bank.model), trees.named_arrays(found.model)
-    assert one.keys() == two.keys()
-    for name in one:
-        np.testing.assert_array_equal(one[name], two[name])
-    image = jr.normal(jr.key(1), (16, 16, 3))
-    np.testing.assert_array_equal(wt.expand(bank.model.backbone)(image), wt.expand(found.model.backbone)(image))
+    assert trees.named_arrays(bank.model).keys() == trees.named_arrays(found.model).keys()
+    assert eqx.tree_equal(bank.model, found.model)  # bits, types, and all that is not an array: what it computes, too
 
 
 def test_tensors_have_names_that_tell_what_they_are(saved):
     names = safetensors.numpy.load_file(saved).keys()
     assert {
-        "encoder.factors.all.template.core",
-        "encoder.factors.all.scalers.slice",
-        "encoder.free.norm.gain",
+        "backbone.templates.all.core",
+        "backbone.scalers.all.slice",
+        "backbone.free.norm.gain",
         "decoder.predict.weight",
     } <= names
-    assert not any("qkv" in name and "bias" not in name and name.startswith("encoder") for name in names)
+    assert not any("qkv" in name and "bias" not in name and name.startswith("backbone") for name in names)
 
 
 def test_sizes_are_those_of_the_arrays():
@@ -88,7 +85,7 @@ def test_banks_of_another_kind_are_refused(tmp_path, saved):
     arrays, header = read_safetensors(saved, "")
     other = tmp_path / "other.safetensors"
     write_safetensors(other, arrays, header | {"format": "weight-templates bank 99"})
-    with pytest.raises(wt.UserError, match="is not a 'weight-templates bank 2'"):
+    with pytest.raises(wt.UserError, match="is not a 'weight-templates bank 3'"):
         wt.load_bank(other)
     write_safetensors(other, arrays, header | {"family": "butterfly"})
     with pytest.raises(wt.UserError, match="butterfly"):
@@ -104,8 +101,10 @@ def test_banks_of_another_kind_are_refused(tmp_path, saved):
             wt.load_bank(other)
 
 
-@pytest.mark.parametrize("family", wt.FAMILIES)
-@pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
+@pytest.mark.parametrize(
+    ("family", "config"),  # the dresses take turns: `test_inherit` has every size of both
+    [pytest.param(family, (ENHANCED, PLAIN)[i % 2], id=family) for i, family in enumerate(wt.FAMILIES)],
+)
 def test_initialized_models_are_plain_prefixes(family, config):
     bank = bank_of(family, config=config)
     vit = wt.initialize(bank, depth=2, heads=3)
@@ -143,4 +142,5 @@ def test_metadata_is_json(saved):
     _, header = read_safetensors(saved, "")
     assert json.dumps(header)
     assert header["layout"] == "unified"
-    assert header["model"]["heads"] == 4
+    assert header["backbone"]["heads"] == 4
+    assert (header["task"], header["head"]["width"]) == ("masked", 16)

@@ -30,13 +30,18 @@ def source(tmp_path_factory):
     return path
 
 
+def parsed(tmp_path, *words):
+    argv = [*map(str, words), f"--run.root={tmp_path}"]
+    return cli.parse_command(baseline.METHODS, baseline.method, baseline.__doc__, argv)[1]
+
+
 def call(tmp_path, *words):
-    return baseline.main(cli.parse_command(baseline.METHODS, [*map(str, words), f"--run.root={tmp_path}"])[1])
+    return baseline.main(parsed(tmp_path, *words))
 
 
 def planned_cost(tmp_path, *words):
     """What --dry-run says."""
-    return baseline.cost(cli.parse_command(baseline.METHODS, [*map(str, words), f"--run.root={tmp_path}"])[1])
+    return baseline.cost(parsed(tmp_path, *words))
 
 
 TARGET = ["--depth=2", "--heads=2"]
@@ -202,12 +207,10 @@ def test_mistakes(tmp_path, source, capsys, monkeypatch):
 @pytest.mark.parametrize("method", ["dmae", "isomorphic-pruning"])
 def test_jobs_are_refused_where_there_are_no_images(method, tmp_path, source):
     """Before they are submitted; a method that needs none does not look."""
-    lacking = dataclasses.replace(
-        baseline.METHODS[method], source=str(source), data=DataOptions(str(tmp_path / "nowhere"))
-    )
+    lacking = baseline.method(method, source=str(source), data=DataOptions(str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match="nowhere"):
         baseline.check(lacking)
-    baseline.check_options(lacking)
+    lacking.check_options()
     if method == "isomorphic-pruning":
         baseline.check(dataclasses.replace(lacking, importance="magnitude", data=DataOptions()))
         plain = tmp_path / "plain.safetensors"
@@ -260,7 +263,7 @@ def test_a_vit_b_is_cut_to_every_size_of_table_1():
 
 def test_dmae_has_the_rates_of_its_authors():
     """1.5e-4 x 4096 / 256 after a fifth of the steps, then down to zero."""
-    optim = dataclasses.replace(baseline.METHODS["dmae"].optim, batch=4096)
+    optim = dataclasses.replace(baseline.method("dmae").optim, batch=4096)
     schedule = training.schedule_of(optim, 1000)
     assert optim.epochs == 100
     assert max(float(schedule(step)) for step in range(1000)) == pytest.approx(2.4e-3, rel=1e-5)

@@ -1,6 +1,7 @@
 """The competitors: each rule by a known answer."""
 
 import dataclasses
+import functools
 
 import equinox as eqx
 import jax
@@ -14,18 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import weight_templates as wt
-from experiments import baseline
-from weight_templates import training, trees
+from weight_templates import baselines, constrained, training, trees
 from weight_templates.baselines import dmae, learngene, mimetic, pruning, selection, spectral
 from weight_templates.baselines.parts import assemble, hidden_units, parts_of, take
 from weight_templates.config import OptimOptions, RecipeOptions
 from weight_templates.constrained import constrain, materialize
 from weight_templates.data import normalize
 from weight_templates.errors import RunError, UserError
-from weight_templates.layouts import LAYOUTS, shapes
 from weight_templates.models import MAE, Classifier
 from weight_templates.models.mae import reconstruction_loss
-from weight_templates.tasks import classify, masked
+from weight_templates.sites import stacks
+from weight_templates.tasks import masked
+from weight_templates.tasks.classify import Classify
+from weight_templates.tasks.distil import student_mask
 
 from .helpers import CONFIGS, DECODER, ENHANCED, PLAIN, vit
 from .helpers import mae as constrained_mae
@@ -266,7 +268,7 @@ def test_pruning_finds_what_matters(config):
         )
     np.testing.assert_array_equal(expected.embed.weight, np.asarray(planted.embed.weight)[chosen["width"]])
     assert eqx.tree_equal(pruning.prune(planted, small, pruning.magnitude), expected)
-    auto = MAE(planted, config, DECODER, key=jr.key(3))
+    auto = MAE(planted, DECODER, key=jr.key(3))
     scores = pruning.taylor(auto, [images(8, seed) for seed in range(3)], key=jr.key(4))
     depths = []
 
@@ -291,7 +293,7 @@ def test_magnitudes_of_gains_do_not_choose_layers():
 
 
 def test_taylor_scores_are_weight_times_gradient():
-    auto = MAE(vit(PLAIN), PLAIN, DECODER, key=jr.key(3))
+    auto = MAE(vit(PLAIN), DECODER, key=jr.key(3))
     batches = [images(4, 0), images(4, 1)]
     scores = pruning.taylor(auto, batches, key=jr.key(4))(auto.backbone)
     where = np.unravel_index(int(scores.blocks.attention.out.argmax()), (3, 16, 16))
@@ -318,7 +320,7 @@ def compare(pair, image, key):
 
 
 def lesson(student, teacher, key=0):
-    return dmae.Distillation(MAE(student, student.config, DECODER, key=jr.key(7)), teacher, key=jr.key(key))
+    return dmae.Distillation(MAE(student, DECODER, key=jr.key(7)), teacher, key=jr.key(key))
 
 
 @pytest.mark.parametrize("config", [ENHANCED, PLAIN], ids=["enhanced", "plain"])
@@ -353,11 +355,14 @@ def test_distance_by_hand_and_gradients():
     assert float(distance) == pytest.approx(np.abs(unit[0] - unit[1]).mean(), rel=1e-4)
 
     batch = {"image": jnp.asarray(images(1))}
-    both, grads = eqx.filter_jit(eqx.filter_value_and_grad(dmae.loss))(pair, batch, jr.key(1)[None])
+    value_and_grad = eqx.filter_jit(eqx.filter_value_and_grad(dmae.loss, has_aux=True))
+    (both, terms), grads = value_and_grad(pair, batch, jr.key(1)[None])
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grads.teacher))
     assert float(jnp.abs(grads.project.weight).max()) > 0
-    assert not any(jax.tree.leaves(learngene.student_mask(pair).teacher))
+    assert not any(jax.tree.leaves(student_mask(pair).teacher))
     assert float(both) == pytest.approx(float(reconstruction_loss(made) + distance), rel=1e-5)
+    assert float(terms["task"]) == pytest.approx(float(reconstruction_loss(made)), rel=1e-5)
+    assert float(terms["distance"]) == pytest.approx(float(distance), rel=1e-5)
 
 
 def test_divergence_is_scipys():
@@ -378,20 +383,24 @@ def test_the_pupil_learns_and_the_teacher_does_not():
     batch = {"image": jnp.asarray(images(2)), "label": jnp.array([0, 3])}
 
     @eqx.filter_jit
-    @eqx.filter_value_and_grad
+    @functools.partial(eqx.filter_value_and_grad, has_aux=True)
     def run(pupil):
         return learngene.distillation(RecipeOptions(smoothing=0.0))(materialize(pupil), batch, jr.split(jr.key(0), 2))
 
-    value, grads = run(pupil)
+    (value, terms), grads = run(pupil)
     plain = materialize(student)
     ours, theirs = (np.asarray(jax.vmap(m)(normalize(batch["image"])), np.float64) for m in (plain, teacher))
     logp, logq = scipy.special.log_softmax(ours, axis=1), scipy.special.log_softmax(theirs, axis=1)
-    expected = (np.exp(logq) * (logq - logp)).sum(axis=1) - logp[[0, 1], [0, 3]]
-    assert float(value) == pytest.approx(expected.mean(), rel=1e-4)
+    distance, task = (np.exp(logq) * (logq - logp)).sum(axis=1), -logp[[0, 1], [0, 3]]
+    assert float(value) == pytest.approx((distance + task).mean(), rel=1e-4)
+    assert float(terms["distance"]) == pytest.approx(distance.mean(), rel=1e-4)
+    assert float(terms["task"]) == pytest.approx(task.mean(), rel=1e-4)
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grads.teacher))
-    moved = trees.named_arrays(eqx.filter(pupil, learngene.student_mask(pupil)))
+    moved = trees.named_arrays(eqx.filter(pupil, student_mask(pupil)))
     assert all(name.startswith("student.") for name in moved)
-    assert {name.split(".")[-2] for name in moved if ".factors." in name} == {"template", "scalers"}
+    assert {name.split(".")[2] for name in moved if name.startswith("student.backbone.")} == {
+        "templates", "scalers", "free"
+    }  # fmt: skip
     fitting = trees.named_arrays(eqx.filter(student, learngene.scaler_mask(student)))
     assert all(".scalers." in name or name.startswith("head.") for name in fitting)
     assert len(fitting) == 4 + 2
@@ -401,22 +410,21 @@ def test_teachers_stay_as_they_are_through_a_step():
     """Weight decay included."""
     pair = lesson(constrained_mae(PLAIN, "none", key=jr.key(1)).backbone, vit(PLAIN))
     optimizer = training.adamw(OptimOptions(base_lr=1.0, weight_decay=0.5), lambda step: 0.1)
-    state = training.init_state(pair, learngene.student_mask(pair), optimizer, False)
+    state = training.init_state(pair, student_mask(pair), optimizer, False)
     step = training.make_step(lambda params, key: materialize(params), dmae.loss, optimizer)
     batch = {"image": jnp.asarray(images(2)), "label": jnp.zeros(2, jnp.int32)}
-    before, student = jax.tree.map(np.asarray, (pair.teacher, pair.student.backbone.factors))
+    before, student = jax.tree.map(np.asarray, (pair.teacher, pair.student.backbone.templates))
     after = step(state, batch, jr.key(0)).model
     assert eqx.tree_equal(jax.tree.map(np.asarray, after.teacher), before)
-    assert not eqx.tree_equal(jax.tree.map(np.asarray, after.student.backbone.factors), student)
+    assert not eqx.tree_equal(jax.tree.map(np.asarray, after.student.backbone.templates), student)
     table = np.asarray(wt.ViT(PLAIN, key=jr.key(0)).positions.table)
     np.testing.assert_array_equal(after.student.backbone.free.positions.table, table)
 
 
 def test_tleg_by_hand():
     """Slice j of layer l is B_j + l/L A_j, at a target's own L; its mixtures never learn."""
-    backbone = constrained_mae(PLAIN, layout="components", key=jr.key(0)).backbone
-    backbone = constrain(PLAIN, wt.Linear(tleg=True), backbone.layout, key=jr.key(0))
-    bases = np.asarray(backbone.factors["qkv"].template["bases"])
+    backbone = constrain(PLAIN, wt.Linear(tleg=True), "components", key=jr.key(0))
+    bases = np.asarray(backbone.templates["qkv"]["bases"])
     assert bases.shape == (6, 16, 16)
     for depth in (3, 5):
         target = learngene.at_size(backbone, PLAIN.resized(depth=depth, heads=2), key=jr.key(1))
@@ -429,45 +437,45 @@ def test_tleg_by_hand():
     for depth, places in ((2, [0, 1.5]), (3, [0, 1, 2]), (6, [0, 0.5, 1, 1.5, 2, 2])):
         target = learngene.at_size(gains, PLAIN.resized(depth=depth, heads=2), key=jr.key(1))
         np.testing.assert_allclose(target.free.blocks.norm1.gain[:, 0], places, atol=1e-6)
-    auto = MAE(backbone, PLAIN, DECODER, key=jr.key(0))
+    auto = MAE(backbone, DECODER, key=jr.key(0))
     names = trees.named_arrays(eqx.filter(auto, constrained.trainable(auto)))
     assert not any(".scalers." in name for name in names)
-    assert any(".template." in name for name in names)
+    assert any(".templates." in name for name in names)
     with pytest.raises(UserError, match=r"--linear\.rank"):
-        constrain(PLAIN, wt.Linear(rank=5, tleg=True), backbone.layout, key=jr.key(0))
+        constrain(PLAIN, wt.Linear(rank=5, tleg=True), "components", key=jr.key(0))
 
 
 @pytest.mark.parametrize("method", ["wave", "fine"])
 def test_wave_and_fine_by_hand(method):
     """WAVE: slice s is the sum over t of S[s, :, :, t] ⊗ T[t]. FINE: it is U diag(x[s]) Vᵀ. A target takes the first layers'
     scalers, and the first tiles, or rows of the bases; the template is the auxiliary network's."""
-    auxiliary = constrain(PLAIN, baseline.METHODS[method].constraint(), LAYOUTS["components"](), key=jr.key(0))
-    factors = jax.tree.map(np.asarray, auxiliary.factors["out"])
-    assert factors.scalers["slice"].shape[0] == 3
+    auxiliary = constrain(PLAIN, baselines.method(method).constraint(), "components", key=jr.key(0))
+    template, scalers = jax.tree.map(np.asarray, (auxiliary.templates["out"], auxiliary.scalers["out"]))
+    assert scalers["slice"].shape[0] == 3
     small = learngene.at_size(auxiliary, PLAIN.resized(depth=2, heads=2), key=jr.key(1))
     found = wt.expand(small).blocks.attention.out
     assert found.shape == (2, 8, 8)
     for layer in range(2):
-        x = factors.scalers["slice"][layer]
+        x = scalers["slice"][layer]
         if method == "wave":
-            tiles = factors.template["tiles"]
+            tiles = template["tiles"]
             assert tiles.shape[1:] == (4, 4)
             expected = sum(np.kron(x[:2, :2, t], tiles[t]) for t in range(len(tiles)))
         else:
-            expected = factors.template["left"][:8] @ np.diag(x) @ factors.template["right"][:8].T
+            expected = template["left"][:8] @ np.diag(x) @ template["right"][:8].T
         np.testing.assert_allclose(found[layer], expected, atol=1e-6)
     if method == "wave":
-        assert eqx.tree_equal(small.factors["out"].template, auxiliary.factors["out"].template)
+        assert eqx.tree_equal(small.templates, auxiliary.templates)
 
 
 @pytest.mark.parametrize("method", ["wave", "fine"])
 def test_templates_stay_as_they_are_through_a_fit(method):
     """To the bit, weight decay included; the scalers and the head learn."""
-    auxiliary = constrain(ENHANCED, baseline.METHODS[method].constraint(), LAYOUTS["components"](), key=jr.key(0))
+    auxiliary = constrain(ENHANCED, baselines.method(method).constraint(), "components", key=jr.key(0))
     model = Classifier(learngene.at_size(auxiliary, ENHANCED.resized(depth=2), key=jr.key(1)), 5, key=jr.key(2))
     optimizer = training.adamw(OptimOptions(base_lr=1.0, weight_decay=0.5), lambda step: 0.1)
     state = training.init_state(model, learngene.scaler_mask(model), optimizer, False)
-    step = training.make_step(lambda params, key: materialize(params), classify.loss_of(RecipeOptions()), optimizer)
+    step = training.make_step(lambda params, key: materialize(params), Classify().loss, optimizer)
     before = {name: np.asarray(array) for name, array in trees.named_arrays(model).items()}
     batch = {"image": jnp.asarray(images(4)), "label": jnp.array([0, 1, 2, 3])}
     for seed in range(2):
@@ -481,11 +489,11 @@ def test_templates_stay_as_they_are_through_a_fit(method):
 def test_waves_templates_are_whole_at_every_size(heads):
     """At a quarter, a half, three quarters and all of the width, in every stack; and as many numbers as by halves."""
     big = wt.ViTConfig(depth=12, heads=12, head_dim=16)
-    layout = LAYOUTS["components"]()
-    wave = baseline.METHODS["wave"].constraint()
-    for group, shape in shapes(layout, big).items():
-        small = shapes(layout, big.resized(heads=heads))[group]
+    wave = baselines.method("wave").constraint()
+    narrow = big.resized(heads=heads)
+    for stack, other in zip(stacks(big, "components"), stacks(narrow, "components"), strict=True):
+        shape, small = stack.shape(big), other.shape(narrow)
         factors = jax.eval_shape(lambda shape=shape: wave.init(shape, key=jr.key(0)))
         count, rows, cols = factors.template["tiles"].shape
-        assert (small.rows % rows, small.cols % cols) == (0, 0), group
+        assert (stack.name, small.rows % rows, small.cols % cols) == (other.name, 0, 0)
         assert count * rows * cols == shape.slices // 6 * shape.rows * shape.cols // 4

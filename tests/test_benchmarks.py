@@ -24,7 +24,6 @@ from benchmarks import (
 )
 from weight_templates.constrained import constrain, factored_share
 from weight_templates.counting import count_mae
-from weight_templates.sites import LAYOUTS
 
 from .helpers import CONSTRAINTS, ENHANCED, refused
 
@@ -38,7 +37,7 @@ def test_flops_of_a_step_have_attention_by_hand():
 
 def test_flops_of_expansion_by_hand(key):
     """A core of 5 x 6 x 7 to 36 x 16 x 16: columns, rows, then slices; factored, slices alone. SwiGLU takes 15 rows of 16."""
-    tucker = eqx.filter_eval_shape(constrain, ENHANCED, CONSTRAINTS["tucker"], LAYOUTS["unified"](), key=key)
+    tucker = eqx.filter_eval_shape(constrain, ENHANCED, CONSTRAINTS["tucker"], "unified", key=key)
     expansion = 2 * (5 * 6 * 7 * 16 + 5 * 6 * 16 * 16 + 36 * 5 * 16 * 16)
     assert flops.of_expansion(tucker) == expansion
     assert flops.of_expansion(tucker, factored=True) == 2 * 36 * 5 * 6 * 7

@@ -21,12 +21,31 @@ from .helpers import CONSTRAINTS
 
 
 SHAPE = wt.Shape(12, 16, 24, layers=2)
+KERNELS = wt.Shape(12, 9, 11, layers=2, taps=(3, 3))
 FIXED = {"tleg": wt.Linear(tleg=True)}
 families = pytest.mark.parametrize("family", CONSTRAINTS | FIXED)
+shapes = pytest.mark.parametrize("shape", [SHAPE, KERNELS], ids=["matrices", "kernels"])
+
+
+def at_tap(family, factors, tap):
+    """The factors of the matrices at one tap of kernels: by every family's own place for taps."""
+    template, scalers = dict(factors.template), dict(factors.scalers)
+    if family == "none":
+        scalers["slice"] = scalers["slice"][..., *tap]
+    elif family == "svd":
+        template["right"] = template["right"][:, *tap]
+    else:
+        template = {name: array[..., *tap] for name, array in template.items()}
+    return wt.Factors(template, scalers)
 
 
 def reference(family, factors, shape):
-    """The expansion by other means: loops, numpy's kron, tensorly."""
+    """The expansion by other means: loops, numpy's kron, tensorly; of kernels, tap by tap."""
+    if shape.taps:
+        matrices = [
+            reference(family, at_tap(family, factors, tap), shape._replace(taps=())) for tap in np.ndindex(*shape.taps)
+        ]
+        return np.stack(matrices, axis=-1).reshape(shape.full)
     t = {k: np.asarray(v, np.float64) for k, v in factors.template.items()}
     s = {k: np.asarray(v, np.float64) for k, v in factors.scalers.items()}
     if family == "none":
@@ -55,49 +74,70 @@ def reference(family, factors, shape):
 
 
 @families
-def test_expand_equals_reference(family, key):
+@shapes
+def test_expand_equals_reference(family, shape, key):
     constraint = (CONSTRAINTS | FIXED)[family]
-    factors = constraint.init(SHAPE, key=key)
-    weight = constraint.expand(factors, SHAPE)
-    assert weight.shape == SHAPE[:3]
-    np.testing.assert_allclose(weight, reference(family, factors, SHAPE), atol=2e-6)
+    factors = constraint.init(shape, key=key)
+    weight = constraint.expand(factors, shape)
+    assert weight.shape == (*shape[:3], *shape.taps) == shape.full
+    np.testing.assert_allclose(weight, reference(family, factors, shape), atol=2e-6)
 
 
 @pytest.mark.parametrize("family", CONSTRAINTS)
-def test_weights_start_with_variance_one_over_width(family):
-    shape = wt.Shape(96, 64, 64)
+@pytest.mark.parametrize("shape", [wt.Shape(96, 64, 64), wt.Shape(96, 24, 24, taps=(3, 3))], ids=["64", "24x3x3"])
+def test_weights_start_with_variance_one_over_fan_in(family, shape):
+    """The fan-in of a kernel is its columns times its taps."""
+    fan_in = {(): 64, (3, 3): 216}[shape.taps]
     constraint = wt.FAMILIES[family]()
     expand = eqx.filter_jit(lambda k: constraint.expand(constraint.init(shape, key=k), shape))
     weights = np.stack([expand(k) for k in jr.split(jr.key(0), 8)])
-    assert 0.85 < 64 * weights.var() < 1.15
+    assert 0.85 < fan_in * weights.var() < 1.15
     assert abs(weights.mean()) < 0.01
 
 
 @families
-@settings(max_examples=15, deadline=None)
+@shapes
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
-def test_select_is_the_prefix(family, data):
+def test_select_is_the_prefix(family, shape, data):
+    """Taps are never cut."""
     constraint = (CONSTRAINTS | FIXED)[family]
-    factors = constraint.init(SHAPE, key=jr.key(7))
+    factors = constraint.init(shape, key=jr.key(7))
     small = wt.Shape(
-        data.draw(st.integers(1, SHAPE.slices)),
-        data.draw(st.integers(1, SHAPE.rows)),
-        data.draw(st.integers(1, SHAPE.cols)),
+        data.draw(st.integers(1, shape.slices)),
+        data.draw(st.integers(1, shape.rows)),
+        data.draw(st.integers(1, shape.cols)),
+        taps=shape.taps,
     )
-    slices = np.array(data.draw(st.permutations(range(SHAPE.slices)))[: small.slices])
-    full = constraint.expand(factors, SHAPE)
+    slices = np.array(data.draw(st.permutations(range(shape.slices)))[: small.slices])
+    full = constraint.expand(factors, shape)
     found = constraint.expand(constraint.select(factors, small, slices), small)
     np.testing.assert_allclose(found, full[slices, : small.rows, : small.cols], atol=2e-6)
 
 
 @families
-def test_mask_is_zero_beyond_the_prefix_for_every_width(family, key):
+@shapes
+def test_a_mixture_of_slices_is_a_mixture_of_their_scalers(family, shape, key):
+    """The weights are linear in what each slice has of its own, which inheritance blends."""
     constraint = (CONSTRAINTS | FIXED)[family]
-    factors = constraint.init(SHAPE, key=key)
-    full = np.asarray(constraint.expand(factors, SHAPE))
-    masked = jax.jit(lambda r, c: constraint.expand(constraint.mask(factors, SHAPE, r, c), SHAPE))
-    for rows in range(SHAPE.rows + 1):
-        cols = (7 * rows) % (SHAPE.cols + 1)
+    factors = constraint.init(shape, key=key)
+    weight = np.asarray(constraint.expand(factors, shape))
+    mixture = jnp.asarray(np.random.default_rng(0).normal(size=(shape.slices, shape.slices)).astype(np.float32))
+    mixed = wt.Factors(
+        factors.template, factors.scalers | {"slice": jnp.tensordot(mixture, factors.scalers["slice"], 1)}
+    )
+    np.testing.assert_allclose(constraint.expand(mixed, shape), np.tensordot(mixture, weight, 1), atol=2e-5)
+
+
+@families
+@shapes
+def test_mask_is_zero_beyond_the_prefix_for_every_width(family, shape, key):
+    constraint = (CONSTRAINTS | FIXED)[family]
+    factors = constraint.init(shape, key=key)
+    full = np.asarray(constraint.expand(factors, shape))
+    masked = jax.jit(lambda r, c: constraint.expand(constraint.mask(factors, shape, r, c), shape))
+    for rows in range(shape.rows + 1):
+        cols = (7 * rows) % (shape.cols + 1)
         expected = full.copy()
         expected[:, rows:] = 0
         expected[:, :, cols:] = 0
@@ -105,11 +145,12 @@ def test_mask_is_zero_beyond_the_prefix_for_every_width(family, key):
 
 
 @families
-def test_gradients_are_right(family, key, float64):
+@pytest.mark.parametrize("taps", [(), (3, 2)], ids=["matrices", "kernels"])
+def test_gradients_are_right(family, taps, key, float64):
     constraint = (CONSTRAINTS | FIXED)[family]
-    shape = wt.Shape(12, 8, 9, layers=2)
+    shape = wt.Shape(12, 8, 9, layers=2, taps=taps)
     factors = jax.tree.map(lambda x: x.astype(jnp.float64), constraint.init(shape, key=key))
-    weigh = jr.normal(key, shape[:3], jnp.float64)
+    weigh = jr.normal(key, shape.full, jnp.float64)
     check_grads(
         lambda f: jnp.sum(weigh * constraint.expand(jax.tree.map(jnp.asarray, f), shape) ** 2),
         (factors,),
@@ -168,12 +209,27 @@ def test_svd_is_a_tucker_with_a_superdiagonal_core(key):
 
 
 def test_default_templates_have_equal_size():
-    """At ViT-B's size: 24 x 384 x 384 numbers, 4 % of the weights (method.md: 3.54 M)."""
-    shape = wt.Shape(144, 768, 768)
-    for family, cls in wt.FAMILIES.items():
-        factors = eqx.filter_eval_shape(functools.partial(cls().init, shape), key=jr.key(0))
-        size = sum(leaf.size for leaf in factors.template.values())
-        assert size == (0 if family == "none" else 24 * 384 * 384)
+    """At ViT-B's size: 24 x 384 x 384 numbers, 4 % of the weights (method.md: 3.54 M). Of kernels nine times as many, but
+    for the rounding of svd's rank."""
+    for taps, slack in (((), 0), ((3, 3), 1e-3)):
+        shape = wt.Shape(144, 768, 768, taps=taps)
+        for family, cls in wt.FAMILIES.items():
+            factors = eqx.filter_eval_shape(functools.partial(cls().init, shape), key=jr.key(0))
+            size = sum(leaf.size for leaf in factors.template.values())
+            expected = 0 if family == "none" else 24 * 384 * 384 * (9 if taps else 1)
+            assert size == pytest.approx(expected, rel=slack if family == "svd" else 0)
+
+
+def test_kernels_are_not_applied_factor_by_factor(key):
+    """Of matrices, `row core[slice] colᵀ` is the weights; kernels have no such form."""
+    tucker = CONSTRAINTS["tucker"]
+    factors = tucker.init(SHAPE, key=key)
+    core, row, col = tucker.cores(factors, SHAPE)
+    np.testing.assert_allclose(jnp.einsum("ip,spq,jq->sij", row, core, col), tucker.expand(factors, SHAPE), atol=2e-6)
+    assert tucker.cores(tucker.init(KERNELS, key=key), KERNELS) is None
+    for family, constraint in CONSTRAINTS.items():
+        if family != "tucker":
+            assert constraint.cores(constraint.init(SHAPE, key=key), SHAPE) is None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from weight_templates.files import read_safetensors, write_safetensors
 from weight_templates.models import ViT
 from weight_templates.models.mae import reconstruction_loss
 
-from .helpers import CONFIGS, ENHANCED, GOLDEN, PLAIN, WIDE, model_of, same
+from .helpers import BACKBONES, CONFIGS, ENHANCED, GOLDEN, PLAIN, WIDE, model_of, same
 
 
 OUTPUTS = json.loads((GOLDEN / "outputs.json").read_text())
@@ -95,6 +95,20 @@ def test_our_own_file_keeps_every_bit(tmp_path, config, pool):
     found = load_model(tmp_path / "model.safetensors")
     assert same(found.model, model)
     assert found.about == {"data": "synthetic"}
+
+
+@pytest.mark.parametrize("name", ["convnext", "staged"])
+@pytest.mark.parametrize("pool", [None, "mean"])
+def test_our_own_file_keeps_other_backbones(tmp_path, name, pool):
+    """And tells their kind; no other library's names are known for them."""
+    model = model_of(BACKBONES[name], pool)
+    save_model(tmp_path / "model.safetensors", model, {})
+    assert read_safetensors(tmp_path / "model.safetensors", "")[1]["model"]["kind"] == name
+    assert same(load_model(tmp_path / "model.safetensors").model, model)
+    for format in ("timm", "huggingface"):
+        with pytest.raises(wt.UserError, match=r"vision transformers only; export it with --format safetensors"):
+            export_model(tmp_path / "other", model, format, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("pool", [None, "mean", "cls"])
@@ -176,7 +190,7 @@ def check_mae(mae):
     for image, expected, (times, plus) in zip(golden_images(), predicted, ((7, 3), (5, 1)), strict=True):
         order = np.argsort([(times * i + plus) % 16 for i in range(16)])
         visible, hidden = jnp.asarray(order[:4]), jnp.ones(16, bool).at[order[:4]].set(False)
-        made = mae.decoded(image, mae.encoder(image, visible), visible, hidden)
+        made = mae.decoded(image, mae.backbone(image, visible), visible, hidden)
         np.testing.assert_allclose(made.predicted, expected, atol=2e-5)
         losses.append(reconstruction_loss(made))
     assert float(np.mean(losses)) == pytest.approx(OUTPUTS["outputs"]["huggingface-mae-loss"][0], rel=1e-5)
@@ -356,8 +370,8 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     (tmp_path / "other.safetensors").write_bytes(safetensors.numpy.save({"conv1.weight": np.zeros(3)}))
     with pytest.raises(wt.UserError, match=r"no names we know \(conv1.weight\)"):
         load_model(tmp_path / "other.safetensors")
-    write_safetensors(tmp_path / "bank.safetensors", {}, {"format": "weight-templates bank 2"})
-    with pytest.raises(wt.UserError, match="is a 'weight-templates bank 2'"):
+    write_safetensors(tmp_path / "bank.safetensors", {}, {"format": "weight-templates bank 3"})
+    with pytest.raises(wt.UserError, match="is a 'weight-templates bank 3'"):
         load_model(tmp_path / "bank.safetensors")
 
 

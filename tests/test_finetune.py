@@ -152,21 +152,21 @@ def test_adaptation_trains_the_scalers_and_nothing_else(tmp_path, bank, scalers,
     path = call("adapt", *words, "--optim.steps=4", "--optim.weight-decay=0.5", f"--run.root={tmp_path}")
     source, found = wt.load_bank(bank), wt.load_bank(path)
     assert (found.config.depth, found.config.heads, found.source) == (1, 3, source.config)
-    before, after = source.model.backbone.factors["all"], found.model.backbone.factors["all"]
-    np.testing.assert_array_equal(before.template["core"], after.template["core"])
-    inherited = wt.resize(source.model.backbone, 1, 3)
-    for name, leaf in inherited.factors["all"].scalers.items():
-        assert leaf.shape == after.scalers[name].shape
-        assert not np.array_equal(leaf, after.scalers[name])
+    before, after = source.model.backbone, found.model.backbone
+    np.testing.assert_array_equal(before.templates["all"]["core"], after.templates["all"]["core"])
+    inherited = wt.resize(before, 1, 3)
+    for name, leaf in inherited.scalers["all"].items():
+        assert leaf.shape == after.scalers["all"][name].shape
+        assert not np.array_equal(leaf, after.scalers["all"][name])
     for name, leaf in trees.named_arrays(inherited.free).items():
-        np.testing.assert_array_equal(leaf, trees.named_arrays(found.model.backbone.free)[name])
+        np.testing.assert_array_equal(leaf, trees.named_arrays(after.free)[name])
     np.testing.assert_array_equal(found.model.decoder.mask_token, source.model.decoder.mask_token)
     summary = json.loads((path.parent / "summary.json").read_text())
-    assert summary["cost"]["trained"] == sum(leaf.size for leaf in after.scalers.values())
+    assert summary["cost"]["trained"] == trees.count(after.scalers)
     # Twice the steps of half the network: the encoder's share shrinks by a half and its width, the decoder's not at all.
     assert 0.5 < summary["cost"]["of_pretraining"] < 2
     assert f"trained {summary['cost']['trained']:,} numbers" in capsys.readouterr().out
-    plain, model = wt.expand(found.model.backbone), wt.load_model(path.parent / "model.safetensors").model
+    plain, model = wt.expand(after), wt.load_model(path.parent / "model.safetensors").model
     image = jr.normal(jr.key(0), (16, 16, 3))
     np.testing.assert_allclose(plain(image), model(image), atol=1e-5)
     assert found.about["pretraining"] == source.about
@@ -175,7 +175,7 @@ def test_adaptation_trains_the_scalers_and_nothing_else(tmp_path, bank, scalers,
 
 
 def test_adaptation_lowers_the_loss(tmp_path, bank):
-    words = (bank, "--depth=2", "--heads=2", "--also=decoder", "--data.count=100", "--optim.batch=16")
+    words = (bank, "--depth=2", "--heads=2", "--also=head", "--data.count=100", "--optim.batch=16")
     path = call(
         "adapt",
         *words,
@@ -208,10 +208,10 @@ def test_mistakes_get_one_sentence(tmp_path, bank, capsys, rng):
         (["initialize", bank, out], ["vit.safetensors", "exists", "--overwrite"]),
         (["initialize", bank], ["--out"]),
         (["initialize", out], ["no bank"]),
-        (["initialize", vit, f"--out={tmp_path / 'x'}"], ["weight-templates bank 2"]),
+        (["initialize", vit, f"--out={tmp_path / 'x'}"], ["weight-templates bank 3"]),
         (["initialize", bank, f"--out={tmp_path / 'x'}", "--depth=0"], ["--depth 0"]),
         (["initialize", bank, f"--out={tmp_path / 'x'}", "--heads=-1"], ["--heads -1"]),
-        (["initialize", bank, f"--out={tmp_path / 'x'}", "--rows=last"], ["last", "first"]),
+        (["initialize", bank, f"--out={tmp_path / 'x'}", "--layers=last"], ["last", "first"]),
         (["initialize", bank, f"--out={tmp_path / 'x'}", "--layout=components"], ["has layout unified, not components"]),
         (["initialize", bank, f"--out={tmp_path / 'x'}", "--format=timm"], ["enhanced", "safetensors"]),
         (["export", f"--out={tmp_path / 'x'}"], ["no model"]),
@@ -229,6 +229,7 @@ def test_mistakes_get_one_sentence(tmp_path, bank, capsys, rng):
         (["finetune", "scratch", "--heads=0", root], ["heads"]),
         (["finetune", bank, "--image=18", root], ["18"]),
         (["finetune", bank, "--mode=probe", "--recipe.mixup=1", root], ["probe", "--recipe"]),
+        (["finetune", bank, "--mode=probe", "--head=probe", root], ["--head probe is for --mode full"]),
         (["finetune", bank, "--recipe.drop-path=1", root], ["drop-path"]),
         (["finetune", bank, "--recipe.layer-decay=0", root], ["layer-decay"]),
         (["finetune", bank, "--recipe.randaugment=11", root], ["randaugment"]),
@@ -258,8 +259,8 @@ def test_tensors_that_are_missing_or_too_many_are_named(tmp_path, bank, capsys):
         broken = changed(vit, tmp_path / "broken.safetensors", change)
         assert name in mistaken(capsys, "finetune", broken, f"--run.root={tmp_path}")
         assert name in mistaken(capsys, "export", broken, f"--out={tmp_path / 'x'}")
-    broken = changed(bank, tmp_path / "bank.safetensors", {"encoder.factors.all.template.core": None})
-    assert "template.core is missing" in mistaken(capsys, "adapt", broken, f"--run.root={tmp_path}")
+    broken = changed(bank, tmp_path / "bank.safetensors", {"backbone.templates.all.core": None})
+    assert "templates.all.core is missing" in mistaken(capsys, "adapt", broken, f"--run.root={tmp_path}")
 
 
 def test_labels_that_will_not_do_are_named(tmp_path, bank, capsys, rng):

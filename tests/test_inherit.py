@@ -121,9 +121,9 @@ def test_any_size_repeats_the_source(family, layout, config, depth, heads):
 )
 def test_layers_are_chosen_by_hand_worked_rules(rule, source, target, low, share):
     found = inherit.chosen_layers(source, target, rule)
-    np.testing.assert_array_equal(found[0], low)
-    np.testing.assert_allclose(found[2], share)
-    assert found[1].max() < source
+    np.testing.assert_array_equal(found.low, low)
+    np.testing.assert_allclose(found.share, share)
+    assert found.high.max() < source
 
 
 @pytest.mark.parametrize("layout", ["unified", "components"])
@@ -131,7 +131,7 @@ def test_layers_are_chosen_by_hand_worked_rules(rule, source, target, low, share
 def test_interpolated_layers_are_mixtures_of_their_neighbours(family, layout):
     """3 layers to 4: places 0, 2/3, 4/3, 2. Every leaf that belongs to a layer is mixed, the governed ones included."""
     bank = bank_of(family, layout, PLAIN)
-    vit = wt.initialize(bank, 4, rows="interpolate")
+    vit = wt.initialize(bank, 4, layers="interpolate")
     full, found = expanded(family, layout, PLAIN), trees.named_arrays(vit)
     for name, leaf in found.items():
         source = np.asarray(full[name])
@@ -145,7 +145,7 @@ def test_interpolated_layers_are_mixtures_of_their_neighbours(family, layout):
 def test_the_sources_own_size_is_the_source(rule):
     bank = bank_of()
     expected = trees.named_arrays(wt.expand(bank.model.backbone))
-    for name, leaf in trees.named_arrays(wt.initialize(bank, rows=rule)).items():
+    for name, leaf in trees.named_arrays(wt.initialize(bank, layers=rule)).items():
         np.testing.assert_array_equal(leaf, expected[name])
 
 
@@ -153,7 +153,7 @@ def test_the_sources_own_size_is_the_source(rule):
 def test_what_a_size_is_made_from_by_hand(depth, heads):
     """The core; of each scaler and free number what the source has of it. Plain layers are twelve slices of D x D."""
     bank = bank_of("tucker", "unified", PLAIN)
-    core = bank.model.backbone.factors["all"].template["core"].shape
+    core = bank.model.backbone.templates["all"]["core"].shape
     layers, width = min(depth, PLAIN.depth), 4 * min(heads, PLAIN.heads)
     scalers = 12 * layers * core[0] + width * core[1] + width * core[2]
     small = PLAIN.resized(layers, width // 4)
@@ -187,10 +187,11 @@ def test_random_scalers_keep_the_template_and_the_scale(family, size):
     bank = bank_of(family, config=SOURCE)
     small = inherit.resize(bank.model.backbone, *size)
     drawn = inherit.redraw(small, key=jr.key(5))
-    for group, factors in drawn.factors.items():
-        assert eqx.tree_equal(factors.template, small.factors[group].template)
-        assert jax.tree.map(jnp.shape, factors.scalers) == jax.tree.map(jnp.shape, small.factors[group].scalers)
-        assert not eqx.tree_equal(factors.scalers, small.factors[group].scalers)
+    assert eqx.tree_equal(drawn.templates, small.templates)
+    assert drawn.scalers.keys() == small.scalers.keys()
+    for name, scalers in drawn.scalers.items():
+        assert jax.tree.map(jnp.shape, scalers) == jax.tree.map(jnp.shape, small.scalers[name])
+        assert not eqx.tree_equal(scalers, small.scalers[name])
     assert eqx.tree_equal(drawn.free, small.free)
 
 
@@ -215,18 +216,19 @@ def test_trained_leaves_of_adaptation_are_the_scalers():
     def names(*also):
         return set(trees.named_arrays(eqx.filter(model, inherit.scalers_of(model, also))))
 
-    scalers = {f"encoder.factors.all.scalers.{name}" for name in ("slice", "row", "col")}
+    scalers = {f"backbone.scalers.all.{name}" for name in ("slice", "row", "col")}
     assert names() == scalers
     free = names("free") - scalers
-    assert "encoder.free.norm.gain" in free
-    assert all(name.startswith("encoder.free.") for name in free)
-    assert all(name.startswith("decoder.") for name in names("decoder") - scalers)
-    assert "encoder.factors.all.template.core" not in names("free", "decoder")
+    assert "backbone.free.norm.gain" in free
+    assert all(name.startswith("backbone.free.") for name in free)
+    assert all(name.startswith("decoder.") for name in names("head") - scalers)
+    assert names("head") > scalers
+    assert "backbone.templates.all.core" not in names("free", "head")
 
 
 @pytest.mark.parametrize("config", ["enhanced", "plain"])
 @pytest.mark.parametrize("heads", [2, 7])
-def test_the_decoder_fits_the_size(config, heads):
+def test_the_head_fits_the_size(config, heads):
     model = inherit.adaptable(bank_of(config=CONFIGS[config]), 2, heads)
     made = wt.materialize(model)(jr.normal(jr.key(0), (16, 16, 3)), key=jr.key(1))
     assert jnp.isfinite(reconstruction_loss(made))
@@ -263,7 +265,7 @@ def test_a_width_that_heads_do_not_divide_has_one_size_only():
 
 
 def test_cost_of_an_auto_encoder_by_hand():
-    """One layer each: encoder 12 D² on 4 + 1 tokens, decoder 12 d² on 16 + 1, and the maps around them."""
+    """One layer each: backbone 12 D² on 4 + 1 tokens, decoder 12 d² on 16 + 1, and the maps around them."""
     config = dataclasses.replace(PLAIN, depth=1)
     d, e, pixels = 16, DECODER.width, 48
     encoder = 12 * d * d * 5 + d * pixels * 4
@@ -279,7 +281,7 @@ def test_metadata_of_banks_tells_the_source(tmp_path):
     wt.save_bank(tmp_path / "b.safetensors", adapted)
     header = read_safetensors(tmp_path / "b.safetensors", "")[1]
     assert json.dumps(header)
-    assert (header["model"]["heads"], header["source"]["heads"]) == (2, 4)
+    assert (header["backbone"]["heads"], header["source"]["heads"]) == (2, 4)
     assert wt.is_bank(tmp_path / "b.safetensors")
     (tmp_path / "c.safetensors").write_bytes(b"nothing")
     assert not wt.is_bank(tmp_path / "c.safetensors")

@@ -344,15 +344,15 @@ def test_jobs_are_functions_of_their_configuration(tmp_path):
     def made(**change):
         return jobs.Job("tests.slurm.work:cell", work.Cell(**{"root": str(tmp_path), "number": 0} | change), "wait")
 
-    def named(kind, text):
+    def named(method, text):
         start = tmp_path / "start"
         start.write_text(text)
-        config = dataclasses.replace(kind, source=str(start), run=RunOptions(root=str(tmp_path)))
+        config = baseline.method(method, source=str(start), run=RunOptions(root=str(tmp_path)))
         return jobs.Job("experiments.baseline:main", config, "baseline").path
 
-    assert named(baseline.Front(), "a") == named(baseline.Front(), "a")
-    assert named(baseline.Front(), "a") != named(baseline.HydraViT(), "a")  # of the same fields
-    assert named(baseline.Front(), "a") != named(baseline.Front(), "b")  # of another content
+    assert named("front", "a") == named("front", "a")
+    assert named("front", "a") != named("hydravit", "a")  # of the same fields
+    assert named("front", "a") != named("front", "b")  # of another content
     base = {"seconds": 0.0, "fails": False}
     assert made(**base).path == made(**base).path
     assert made(**base).path.name == made(**base, root="elsewhere").path.name

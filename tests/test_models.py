@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.signal
 import scipy.special
 
 import weight_templates as wt
 from weight_templates import trees
-from weight_templates.models import MAE, ViT, patchify, unpatchify, vit
+from weight_templates.models import MAE, ConvNext, ViT, patchify, unpatchify, vit
 from weight_templates.models.mae import patch_statistics, random_mask, reconstruction_loss
 from weight_templates.nn import nested_sincos, rotary
 from weight_templates.nn.attention import attend
@@ -20,7 +21,7 @@ from weight_templates.nn.position import rotate
 from weight_templates.nn.product import product
 
 from . import conftest
-from .helpers import CONFIGS, DECODER, ENHANCED, PLAIN, scrambled
+from .helpers import BACKBONES, CONFIGS, DECODER, ENHANCED, PLAIN, scrambled
 
 
 def numpy_vit(vit, image, visible=None):
@@ -114,15 +115,18 @@ def test_products_have_jaxs_gradients(wrap, size_out, size_in):
         def total(multiply):
             return lambda x, w: jnp.sum(jnp.sin(wrap(multiply)(x, w)))
 
-        ours, theirs = total(product), total(lambda x, w: jnp.einsum("...i,oi->...o", x, w))
-        for derivative in (
+        derivatives = (
             lambda f: jax.value_and_grad(f, (0, 1)),
             lambda f: jax.jacfwd(f, (0, 1)),
             lambda f: jax.hessian(f, 1),
             lambda f: jax.grad(lambda x, w: f(jnp.ones_like(x), w), 1),
-        ):
-            found, expected = jax.jit(derivative(ours))(x, weight), jax.jit(derivative(theirs))(x, weight)
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
+        )
+
+        def derived(f):
+            return jax.jit(lambda x, w: [d(f)(x, w) for d in derivatives])(x, weight)  # as one program
+
+        found, expected = derived(total(product)), derived(total(lambda x, w: jnp.einsum("...i,oi->...o", x, w)))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
 
 
 def test_products_in_half_precision_are_so_in_the_backward_pass():
@@ -175,6 +179,54 @@ def test_vit_equals_numpy(config, some, key):
     np.testing.assert_allclose(vit(image, visible), numpy_vit(vit, image, visible), atol=2e-4)
 
 
+def numpy_convnext(net, image):
+    """An isotropic ConvNeXt before its last norm, by scipy's correlation, channel by channel, in float64; and that norm."""
+    c = net.config
+    p = {name: np.asarray(leaf, np.float64) for name, leaf in trees.named_arrays(net).items()}
+    patches = np.asarray(patchify(image, c.patch), np.float64)
+    x = (patches @ p["stem.weight"].T + p["stem.bias"]).reshape(c.grid, c.grid, -1)
+
+    def norm(x, gain, bias):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * gain + bias
+
+    for layer in range(c.depth):
+        q = {k.removeprefix("blocks."): v[layer] for k, v in p.items() if k.startswith("blocks.")}
+        mixed = np.stack(
+            [scipy.signal.correlate2d(x[..., i], q["spatial"][i], "same") for i in range(x.shape[-1])], axis=-1
+        )
+        inside = norm(mixed + q["spatial_bias"], q["norm.gain"], q["norm.bias"])
+        for block in range(4):
+            hidden = inside @ q["mlp.enter"][block].T + q["mlp.enter_bias"][block]
+            x = x + hidden * (1 + scipy.special.erf(hidden / np.sqrt(2))) / 2 @ q["mlp.leave"][block]
+        x = x + q["mlp.leave_bias"]
+    return x, lambda x: norm(x, p["norm.gain"], p["norm.bias"])
+
+
+def test_convnext_equals_numpy(key):
+    """The map, and what a head sees: the norm of the mean, as the authors have it."""
+    net = scrambled(ConvNext(BACKBONES["convnext"], key=key), key)
+    image = jr.normal(key, (16, 16, 3))
+    features, norm = numpy_convnext(net, image)
+    np.testing.assert_allclose(net(image), norm(features), atol=2e-4)
+    np.testing.assert_allclose(net.pooled(image), norm(features.mean((0, 1))), atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "millions", "gigas"), [(18, 384, 22, 4.3), (18, 768, 87, 16.9), (36, 1024, 306, 59.7)]
+)
+def test_convnexts_have_the_sizes_of_their_paper(depth, width, millions, gigas):
+    """ConvNeXt-S, -B and -L, isotropic, in its Table 2, which counts a multiplication and an addition as one operation."""
+    config = wt.ConvNextConfig(image=224, patch=16, depth=depth, heads=width // 64, head_dim=64)
+    found = wt.count(config, classes=1000)
+    assert round(found.parameters / 1e6) == millions
+    assert round(found.flops / 2e9, 1) == gigas
+    assert found.flops_with_attention == found.flops
+    block = 8 * width**2 + 49 * width
+    assert found.parameters == depth * (block + 8 * width) + (768 + 1 + 2) * width + 1001 * width - width + 1000
+    assert found.flops == 2 * (196 * (depth * block + 768 * width) + 1000 * width)
+
+
 TABLE_1 = [  # SWEET's Table 1 as printed, and the exact counts of such networks
     (3, 12, 22.8, 8.6, None),
     (6, 12, 44.0, 17.0, None),
@@ -205,7 +257,7 @@ def test_mae_has_the_size_of_the_official_one():
     """ViT-B with MAE's decoder: 111 907 840 numbers, the two sin-cos tables included."""
     config = wt.ViTConfig(image=224, patch=16, depth=12, heads=12, head_dim=64, dress="plain")
     decoder = wt.DecoderConfig(depth=8, width=512, heads=16)
-    skeleton = eqx.filter_eval_shape(lambda k: MAE(ViT(config, key=k), config, decoder, key=k), jr.key(0))
+    skeleton = eqx.filter_eval_shape(lambda k: MAE(ViT(config, key=k), decoder, key=k), jr.key(0))
     assert trees.count(skeleton) == 111_907_840
 
 
@@ -260,7 +312,7 @@ def test_masks_hide_three_quarters_uniformly():
 @pytest.mark.parametrize("norm_pix", [True, False])
 def test_loss_is_the_mean_over_hidden_pixels(norm_pix, key):
     decoder = dataclasses.replace(DECODER, norm_pix=norm_pix)
-    mae = MAE(ViT(ENHANCED, key=key), ENHANCED, decoder, key=key)
+    mae = MAE(ViT(ENHANCED, key=key), decoder, key=key)
     image = jr.normal(key, (16, 16, 3))
     made = mae(image, key=key)
     errors = []
@@ -275,7 +327,7 @@ def test_loss_is_the_mean_over_hidden_pixels(norm_pix, key):
 
 def test_the_encoder_sees_visible_patches_only(key):
     """Pixels of hidden patches change neither the tokens nor the predictions."""
-    mae = MAE(ViT(ENHANCED, key=key), ENHANCED, dataclasses.replace(DECODER, norm_pix=False), key=key)
+    mae = MAE(ViT(ENHANCED, key=key), dataclasses.replace(DECODER, norm_pix=False), key=key)
     image = jr.normal(key, (16, 16, 3))
     made = mae(image, key=key)
     noise = unpatchify(jnp.where(made.hidden[:, None], 9.0, 0.0) * jnp.ones((16, 48)), 4)
@@ -286,7 +338,7 @@ def test_the_encoder_sees_visible_patches_only(key):
 
 def test_decoder_predicts_every_patch_at_its_own_place(key):
     """Moving which patches are visible moves what is predicted: nothing is out of order."""
-    mae = MAE(ViT(ENHANCED, key=key), ENHANCED, DECODER, key=key)
+    mae = MAE(ViT(ENHANCED, key=key), DECODER, key=key)
     tokens, visible = jr.normal(key, (5, 16)), jnp.array([3, 9, 1, 14])
     shuffled = jnp.array([2, 0, 3, 1])
     one = mae.decoder(tokens, visible)
@@ -332,6 +384,17 @@ def test_depth_is_one_scan():
 def test_configurations_that_make_no_network_are_refused(change, says):
     with pytest.raises(wt.UserError, match=says):
         ViT(dataclasses.replace(ENHANCED, **change), key=jr.key(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [({"patch": 5}, "do not tile"), ({"kernel": 4}, "even"), ({"kernel": 0}, "positive")]
+)
+def test_convnexts_that_make_no_network_are_refused(change, says):
+    config = dataclasses.replace(BACKBONES["convnext"], **change)
+    with pytest.raises(wt.UserError, match=says):
+        ConvNext(config, key=jr.key(0))
+    with pytest.raises(wt.UserError, match="one width"):
+        BACKBONES["convnext"].resized(heads=2, columns=3)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from PIL import Image
 
 import weight_templates as wt
 from experiments import pretrain, reconstruct
-from weight_templates import cli
+from weight_templates import cli, programs
 from weight_templates.config import (
     ConstraintOptions,
     DataOptions,
@@ -31,6 +31,7 @@ from weight_templates.config import (
 )
 from weight_templates.counting import count_mae
 from weight_templates.errors import UserError
+from weight_templates.tasks.masked import Masked
 from weight_templates.training import read_metrics
 
 from .helpers import image_folder, refused
@@ -71,7 +72,7 @@ def test_every_family_leaves_a_bank_and_pictures(tmp_path, family, capsys):
     heard = capsys.readouterr().err
     assert "images/s" in heard
     assert "ETA" in heard
-    assert "python experiments/reconstruct.py" in heard
+    assert f"python experiments/finetune.py {path} --data synthetic" in heard
     before = {f: f.stat().st_mtime_ns for f in path.parent.rglob("*")}
     assert (
         pretrain.main(configured(tmp_path, "--constraint", family, "--run.log-every=2", "--run.save-every=4")) == path
@@ -85,7 +86,7 @@ def test_components_ema_accumulation_and_plain_dress_work_together(tmp_path):
         tmp_path, "--layout=components", "--optim.ema=0.5", "--optim.microbatches=2", "--model.dress=plain",
         "--scaling.scope=scalers", "--scaling.coupled", "--precision=bfloat16", "--run.devices=2",
     ))  # fmt: skip
-    assert set(wt.load_bank(path).model.backbone.factors) == {"qkv", "out", "enter", "leave"}
+    assert set(wt.load_bank(path).model.backbone.templates) == {"qkv", "out", "enter", "leave"}
 
 
 def test_streamed_real_images(tmp_path, rng):
@@ -370,7 +371,7 @@ def test_cost_is_that_of_the_widths_computed(tmp_path):
     vit, decoder = ViTConfig(image=16, patch=4, depth=2, heads=4, head_dim=8), DecoderConfig(depth=1, width=32, heads=2)
 
     def each(**options):
-        return pretrain.flops_of_image(vit, decoder, ScalingOptions(**options)) / 3
+        return programs.flops_of_image(Masked(decoder), vit, ScalingOptions(**options)) / 3
 
     def at(rows, columns):
         return count_mae(vit.resized(heads=rows, columns=columns), decoder)
@@ -382,14 +383,14 @@ def test_cost_is_that_of_the_widths_computed(tmp_path):
     model, path = constrained_mae(vit, "tucker", key=jr.key(0)), tmp_path / "bank.safetensors"
     bank = wt.Bank(model, "tucker", {"steps": 10, "batch": 3})
     whole, half = (count_mae(vit.resized(heads=n), model.config) for n in (4, 2))
-    assert pretrain.flops_of(bank, path) == 3 * 30 * whole
+    assert programs.flops_of(bank, path) == 3 * 30 * whole
     scaling = {"heads": [2, 4], "coupled": True, "execution": "sliced"}
     (tmp_path / "config.json").write_text(json.dumps({"scaling": scaling}))
-    assert pretrain.flops_of(bank, path) == 3 * 15 * (whole + half)
-    assert pretrain.flops_of(dataclasses.replace(bank, about={"flops": 7}), path) == 7
-    assert pretrain.flops_of(dataclasses.replace(bank, about={}), path) is None
+    assert programs.flops_of(bank, path) == 3 * 15 * (whole + half)
+    assert programs.flops_of(dataclasses.replace(bank, about={"flops": 7}), path) == 7
+    assert programs.flops_of(dataclasses.replace(bank, about={}), path) is None
     adapted = {"pretraining": {"pretraining": {"flops": 7}, "flops": 2}, "flops": 1}
-    assert pretrain.flops_of(dataclasses.replace(bank, about=adapted), path) == 7
+    assert programs.flops_of(dataclasses.replace(bank, about=adapted), path) == 7
     for other in ('{"scaling": {"min_heads": 3}}', '{"scaling": {"heads": [2', "[]"):
         (tmp_path / "config.json").write_text(other)
-        assert pretrain.flops_of(bank, path) is None, other
+        assert programs.flops_of(bank, path) is None, other

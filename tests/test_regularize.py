@@ -353,6 +353,7 @@ def test_gates_drop_linearly_and_average_to_one():
     last = gates[:, -1] == 0
     assert abs(last.all(axis=1).mean() - 0.16) < 0.015  # the two branches apart from each other
     assert abs((last[:, 0] & (gates[:, -2, 0] == 0)).mean() - 0.12) < 0.015  # and from other layers'
+    assert regularize.drop_gates(depth, rate, 1, key=jr.key(0)).shape == (depth, 1)
 
 
 def test_gates_of_one_layer_or_no_rate_are_open(key):

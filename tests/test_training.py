@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import weight_templates as wt
-from weight_templates import trees
+from weight_templates import constrained, trees
 from weight_templates.cli import clock
 from weight_templates.config import OptimOptions, RunOptions, ScalingOptions
 from weight_templates.constrained import materialize
@@ -29,29 +29,31 @@ from weight_templates.scaling import (
     sliced,
     widths_of,
 )
-from weight_templates.tasks import masked
+from weight_templates.tasks.masked import Masked
 from weight_templates.training import (
     Checkpoints,
     Interrupt,
     Run,
     Stopwatch,
+    Watch,
     adamw,
-    cosine,
     data_mesh,
     fit,
     init_state,
     make_step,
     read_metrics,
     replicate,
+    schedule_of,
     session,
     share,
 )
 from weight_templates.training.optim import decayed
 
-from .helpers import ENHANCED, PLAIN, mae
+from .helpers import DECODER, ENHANCED, PLAIN, mae
 
 
 OPTIM = OptimOptions(base_lr=0.1, batch=8)
+TASK = Masked(DECODER)
 
 
 def images(count, key):
@@ -67,7 +69,7 @@ def prepare(params, key):
 
 def started(optimizer=None, config=ENHANCED, ema=False):
     model = mae(config, key=jr.key(0))
-    optimizer = optimizer or adamw(OPTIM, cosine(OPTIM, 20))
+    optimizer = optimizer or adamw(OPTIM, schedule_of(OPTIM, 20))
     return init_state(model, constrained.trainable(model), optimizer, ema), optimizer
 
 
@@ -81,7 +83,7 @@ def assert_trees_close(one, two, **tolerance):
 def test_adamw_step_by_hand():
     """One parameter, one step, against Loshchilov & Hutter's formulae worked out with numpy."""
     options = OptimOptions(base_lr=0.1, batch=256, betas=(0.9, 0.95), weight_decay=0.5, warmup=0.0)
-    optimizer = adamw(options, cosine(options, 10))
+    optimizer = adamw(options, schedule_of(options, 10))
     params = {"weight": jnp.array([2.0]), "bias": jnp.array([2.0])}
     gradient = {"weight": jnp.array([3.0]), "bias": jnp.array([3.0])}
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
@@ -92,10 +94,99 @@ def test_adamw_step_by_hand():
 
 def test_schedule_is_maes():
     """Peak 1.5e-4 · 1024 / 256 = 6e-4, SWEET's rate; half of it in the middle of warm-up and of the cosine; zero at the end."""
-    schedule = cosine(OptimOptions(batch=1024, warmup=0.1), 1000)
+    schedule = schedule_of(OptimOptions(batch=1024, warmup=0.1), 1000)
     expected = {0: 0.0, 50: 3e-4, 100: 6e-4, 325: 3e-4 * (1 + math.cos(math.pi / 4)), 550: 3e-4, 1000: 0.0}
     for step, rate in expected.items():
         np.testing.assert_allclose(schedule(step), rate, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", {100: 1.0, 325: 0.75, 550: 0.5, 1000: 0.0}),
+        ("constant", {100: 1.0, 550: 1.0, 1000: 1.0}),
+        ("stable", {100: 1.0, 820: 1.0, 910: 0.5, 955: 0.25, 1000: 0.0}),
+    ],
+)
+def test_other_schedules_by_hand(schedule, expected):
+    """Shares of the peak, 0.1, after the same warm-up of 100 of 1000 steps; `stable` falls over a fifth of the rest."""
+    found = schedule_of(OptimOptions(base_lr=0.1, batch=256, warmup=0.1, schedule=schedule), 1000)
+    for step, part in ({0: 0.0, 50: 0.5} | expected).items():
+        np.testing.assert_allclose(found(step), 0.1 * part, atol=1e-7)
+    short = schedule_of(OptimOptions(base_lr=0.1, batch=256, warmup=0.0, schedule=schedule), 1)
+    assert float(short(0)) == pytest.approx(0.1)  # a run of one step has a rate, and no warm-up
+
+
+def test_gradients_are_clipped_by_their_norm_over_all_leaves():
+    """(3, 4) has norm 5: at most 1 makes it (0.6, 0.8); at most 10 leaves it. AdamW does not see a scale but through ε."""
+    grads = {"weight": jnp.array([3.0]), "bias": jnp.array([4.0])}
+    params = {"weight": jnp.array([2.0]), "bias": jnp.array([2.0])}
+
+    def moments(clip):
+        optimizer = adamw(dataclasses.replace(OPTIM, clip=clip), schedule_of(OPTIM, 10))
+        _, state = optimizer.update(grads, optimizer.init(params), params)
+        (adam,) = [s for s in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")]
+        return np.concatenate([adam.mu["weight"], adam.mu["bias"]]) / (1 - OPTIM.betas[0])
+
+    np.testing.assert_allclose(moments(1.0), [0.6, 0.8], rtol=1e-5)
+    for clip in (10.0, None):
+        np.testing.assert_allclose(moments(clip), [3, 4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_what_is_watched_by_hand(parts):
+    """Of two steps of plain descent on a model of three numbers: sums of the terms and of norms in numpy; the frozen leaf
+    has none, and micro-batches change nothing."""
+    model = {"head": jnp.array([3.0, 4.0]), "body": jnp.array([2.0]), "still": jnp.array([9.0])}
+    watch = Watch(("error",), lambda name: name)
+    optimizer = optax.sgd(0.5)
+
+    def loss(model, batch, keys):
+        error = jnp.mean(batch["x"])
+        return error * (jnp.sum(model["head"]) + 2 * model["body"][0] + model["still"][0]), {
+            "error": error,
+            "more": 7.0,
+        }
+
+    state = init_state(model, {"head": True, "body": True, "still": False}, optimizer, False, watch)
+    assert not any(float(total) for total in state.tally.values())
+    step = make_step(lambda p, k: p, loss, optimizer, microbatches=parts, watch=watch)
+    head, body, expected = np.array([3.0, 4.0]), np.array([2.0]), {}
+    for x in (np.array([1.0, 2, 3, 4]), np.array([0.0, 1, 1, 0])):
+        state = step(state, {"x": jnp.asarray(x, jnp.float32)}, jr.key(0))
+        error = x.mean()
+        gradients = error * np.array([1, 1]), error * np.array([2])
+        seen = {
+            "loss": error * (head.sum() + 2 * body[0] + 9),
+            "error": error,
+            "gradient_norm": np.linalg.norm(np.concatenate(gradients)),
+            "parameter_norm": np.linalg.norm(np.concatenate([head, body])),
+            "update_ratio/head": 0.5 * np.linalg.norm(gradients[0]) / np.linalg.norm(head),
+            "update_ratio/body": 0.5 * np.linalg.norm(gradients[1]) / np.linalg.norm(body),
+        }
+        expected = {name: expected.get(name, 0) + value for name, value in seen.items()}
+        head, body = head - 0.5 * gradients[0], body - 0.5 * gradients[1]
+    assert state.tally.keys() == expected.keys()
+    for name, total in expected.items():
+        assert float(state.tally[name]) == pytest.approx(total, rel=1e-5), name
+    assert int(state.tallied) == 2
+    emptied = state.recounted()
+    assert int(emptied.step) == 2
+    assert not any(float(total) for total in (*emptied.tally.values(), emptied.tallied))
+
+
+def test_parts_of_a_constrained_model_are_named():
+    """What update ratios are of, for leaves of a pre-trained and of a plain model."""
+    names = {
+        "backbone.templates.all.core": "template",
+        "backbone.scalers.all.slice": "slice",
+        "backbone.scalers.all.row": "row",
+        "backbone.free.norm.gain": "free",
+        "backbone.embed.weight": "backbone",
+        "decoder.predict.weight": "head",
+        "student.backbone.scalers.qkv.col": "col",
+    }
+    assert {name: constrained.part_of(name) for name in names} == names
 
 
 def test_gains_and_biases_are_not_decayed():
@@ -103,9 +194,10 @@ def test_gains_and_biases_are_not_decayed():
     free = {
         name for name, flag in zip(trees.named_arrays(model), jax.tree.leaves(decayed(model)), strict=True) if not flag
     }
-    assert {"encoder.free.norm.gain", "encoder.free.blocks.mlp.enter_bias", "decoder.predict.bias"} <= free
+    assert {"backbone.free.norm.gain", "backbone.free.blocks.mlp.enter_bias", "decoder.predict.bias"} <= free
     assert not any(
-        name.startswith("encoder.factors") or name.endswith(("weight", "cls", "mask_token")) for name in free
+        name.startswith(("backbone.templates", "backbone.scalers")) or name.endswith(("weight", "cls", "mask_token"))
+        for name in free
     )
 
 
@@ -116,20 +208,20 @@ def test_sincos_tables_are_frozen():
         for n, f in zip(trees.named_arrays(model), jax.tree.leaves(constrained.trainable(model)), strict=True)
         if not f
     }
-    assert frozen == {"encoder.free.positions.table", "decoder.positions.table"}
+    assert frozen == {"backbone.free.positions.table", "decoder.positions.table"}
 
 
 def test_gradients_reach_factors_and_free_leaves_only():
     """What is trained is the template, the scalers and the free leaves; all of it moves, and nothing else is there."""
     state, optimizer = started(config=PLAIN)
-    step = make_step(lambda p, k: materialize(p), masked.loss, optimizer)
+    step = make_step(lambda p, k: materialize(p), TASK.loss, optimizer)
     before = jax.tree.map(np.array, state.model)
     state = step(step(state, images(8, jr.key(1)), jr.key(2)), images(8, jr.key(1)), jr.key(2))
     names = trees.named_arrays(state.trained)
     assert not any(
-        "qkv" in name.split(".") or name.endswith(("mlp.enter", "mlp.leave")) for name in names if "encoder" in name
+        "qkv" in name.split(".") or name.endswith(("mlp.enter", "mlp.leave")) for name in names if "backbone" in name
     )
-    assert {"encoder.factors.all.template.core", "encoder.factors.all.scalers.slice"} <= names.keys()
+    assert {"backbone.templates.all.core", "backbone.scalers.all.slice"} <= names.keys()
     for name, leaf in trees.named_arrays(state.model).items():
         moved = not np.array_equal(leaf, trees.named_arrays(before)[name])
         assert moved == (name in names), name
@@ -141,13 +233,13 @@ def test_the_step_is_traced_once_and_the_loss_falls():
 
     def loss(model, batch, keys):
         traces.append(1)
-        return masked.loss(model, batch, keys)
+        return TASK.loss(model, batch, keys)
 
     step = make_step(prepare, loss, optimizer)
     losses = []
     for _ in range(20):
         state = step(state, images(8, jr.key(1)), jr.key(2))
-        losses.append(float(state.tally))
+        losses.append(float(state.tally["loss"]))
     assert len(traces) == 1
     losses = np.diff(losses, prepend=0.0)
     assert losses[-5:].mean() < 0.9 * losses[:5].mean()
@@ -159,7 +251,7 @@ def test_accumulation_changes_nothing():
     results = []
     for parts in (1, 4):
         state, optimizer = started(optax.sgd(0.1))
-        step = make_step(prepare, masked.loss, optimizer, microbatches=parts)
+        step = make_step(prepare, TASK.loss, optimizer, microbatches=parts)
         results.append(step(state, images(8, jr.key(1)), jr.key(2)))
     assert_trees_close(*results, rtol=1e-4, atol=1e-6)
 
@@ -172,7 +264,7 @@ def test_accumulation_in_double_precision_is_in_double_precision():
         for parts in (1, 2):
             model = trees.cast(mae(PLAIN, key=jr.key(0)), jnp.float64)
             state = init_state(model, constrained.trainable(model), optimizer, False)
-            step = make_step(ready, masked.loss, optimizer, microbatches=parts)
+            step = make_step(ready, TASK.loss, optimizer, microbatches=parts)
             results.append(step(state, images(8, jr.key(1)), jr.key(2)).trained)
     assert_trees_close(*results, rtol=1e-12, atol=1e-13)
 
@@ -185,7 +277,7 @@ def test_two_devices_give_the_result_of_one():
         state, optimizer = started()
         state, batch = replicate(state, mesh), jax.device_put(images(8, jr.key(1)), share(mesh))
         assert len(batch["image"].sharding.device_set) == devices
-        step = make_step(prepare, masked.loss, optimizer)
+        step = make_step(prepare, TASK.loss, optimizer)
         for _ in range(3):
             state = step(state, batch, jr.key(2))
         results.append(jax.tree.map(np.array, state))
@@ -202,25 +294,23 @@ def test_batches_that_cannot_be_shared_are_refused(devices, batch, parts, says):
 
 def test_moving_average_follows_the_recursion():
     state, optimizer = started(ema=True)
-    step = make_step(prepare, masked.loss, optimizer, ema=0.9)
-    expected = np.array(state.trained.backbone.factors["all"].template["core"])
+    step = make_step(prepare, TASK.loss, optimizer, ema=0.9)
+    expected = np.array(state.trained.backbone.templates["all"]["core"])
     for _ in range(3):
         state = step(state, images(8, jr.key(1)), jr.key(2))
-        expected = 0.9 * expected + 0.1 * np.array(state.trained.backbone.factors["all"].template["core"])
-    np.testing.assert_allclose(state.average.backbone.factors["all"].template["core"], expected, rtol=1e-4, atol=1e-7)
-    assert (
-        state.result.backbone.factors["all"].template["core"] is state.average.backbone.factors["all"].template["core"]
-    )
+        expected = 0.9 * expected + 0.1 * np.array(state.trained.backbone.templates["all"]["core"])
+    np.testing.assert_allclose(state.average.backbone.templates["all"]["core"], expected, rtol=1e-4, atol=1e-7)
+    assert state.result.backbone.templates["all"]["core"] is state.average.backbone.templates["all"]["core"]
 
 
 def test_bfloat16_computes_what_float32_does_roughly():
     results = []
     for precision in ("float32", "bfloat16"):
         state, optimizer = started(optax.sgd(0.1))
-        step = make_step(lambda p, k, d=precision: trees.cast(prepare(p, k), d), masked.loss, optimizer)
+        step = make_step(lambda p, k, d=precision: trees.cast(prepare(p, k), d), TASK.loss, optimizer)
         state = step(state, images(8, jr.key(1)), jr.key(2))
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.trained))
-        results.append(float(state.tally))
+        results.append(float(state.tally["loss"]))
     np.testing.assert_allclose(*results, rtol=0.02)
     assert results[0] != results[1]
 
@@ -256,7 +346,7 @@ def test_sliced_execution_leaves_what_masked_execution_leaves(config, family, fa
         batches = [images(4, jr.key(i)) for i in range(4)]
 
         def make(prepare):
-            return make_step(prepare, masked.loss, optimizer)
+            return make_step(prepare, TASK.loss, optimizer)
 
         prepare = preparation(options, config, family, "float64")
         masked_step = make(prepare)
@@ -266,12 +356,13 @@ def test_sliced_execution_leaves_what_masked_execution_leaves(config, family, fa
             model = trees.cast(mae(config, family, key=jr.key(0)), jnp.float64)
             state = init_state(model, constrained.trainable(model), optimizer, False)
             results.append(fit(state, stepping, feed, start=0, stop=4, key=key))
-        assert float(results[0].tally) == pytest.approx(float(results[1].tally), rel=1e-6)  # which is of float32
+        one, other = (float(result.tally["loss"]) for result in results)
+        assert one == pytest.approx(other, rel=1e-6)  # which is of float32
         model = trees.cast(mae(config, family, key=jr.key(0)), jnp.float64)  # a step donates what it is given
         pkey, keys = jr.key(6), jr.split(jr.key(7), 4)
         rows, cols = sample_widths(options, config, key=pkey)
         narrow = narrowed(model, int(rows), int(cols), lambda c: factored)
-        losses = [eqx.filter_jit(masked.loss)(made, batches[0], keys) for made in (prepare(model, pkey), narrow)]
+        losses = [eqx.filter_jit(TASK.loss)(made, batches[0], keys)[0] for made in (prepare(model, pkey), narrow)]
         assert losses[0].dtype == jnp.float64
         assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-10)
         for (name, a), b in zip(
@@ -332,7 +423,8 @@ def test_a_notice_is_heeded_within_some_steps(tmp_path, monkeypatch, together):
 
     def step(state, batch, key):
         events.append(("step", batch))
-        return dataclasses.replace(state, step=state.step + 1, tally=state.tally + 1.0, tallied=state.tallied + 1)
+        tally = {"loss": state.tally["loss"] + 1.0}
+        return dataclasses.replace(state, step=state.step + 1, tally=tally, tallied=state.tallied + 1)
 
     monkeypatch.setattr(session.jnp, "copy", Mark)
     monkeypatch.setattr(session, "alone", lambda: not together)

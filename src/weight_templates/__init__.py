@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bank import Bank, is_bank, load_bank, save_bank
-    from .config import ConstraintOptions, ConvNextConfig, DecoderConfig, ScalingOptions, ViTConfig, Widths
+    from .config import (
+        ConstraintOptions,
+        ConvNextConfig,
+        DataOptions,
+        DecoderConfig,
+        OptimOptions,
+        RecipeOptions,
+        ScalingOptions,
+        ViTConfig,
+        Widths,
+    )
     from .constrained import Constrained, constrain, expand, materialize, select
     from .constraints import FAMILIES, Factors, Kronecker, Linear, Shape, Svd, Tucker, Unconstrained
     from .convert import at_resolution, export_model, load_model, save_model
@@ -23,11 +33,22 @@ if TYPE_CHECKING:
     from .errors import RunError, UserError
     from .inherit import initialize, resize
     from .models import MAE, Classifier, ConvNext, ViT
+    from .notebooks import adapt, finetune, pretrain
 
 
 _HOMES = {
     "bank": ("Bank", "is_bank", "load_bank", "save_bank"),
-    "config": ("ConstraintOptions", "ConvNextConfig", "DecoderConfig", "ScalingOptions", "ViTConfig", "Widths"),
+    "config": (
+        "ConstraintOptions",
+        "ConvNextConfig",
+        "DataOptions",
+        "DecoderConfig",
+        "OptimOptions",
+        "RecipeOptions",
+        "ScalingOptions",
+        "ViTConfig",
+        "Widths",
+    ),
     "constrained": ("Constrained", "constrain", "expand", "materialize", "select"),
     "constraints": ("FAMILIES", "Factors", "Kronecker", "Linear", "Shape", "Svd", "Tucker", "Unconstrained"),
     "convert": ("at_resolution", "export_model", "load_model", "save_model"),
@@ -35,6 +56,7 @@ _HOMES = {
     "errors": ("RunError", "UserError"),
     "inherit": ("initialize", "resize"),
     "models": ("MAE", "Classifier", "ConvNext", "ViT"),
+    "notebooks": ("adapt", "finetune", "pretrain"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -89,7 +89,7 @@ class _Leaf(NamedTuple):
     theirs: tuple[str, ...]
 
 
-def to_timm(model: ViT | Classifier) -> dict[str, Float[np.ndarray, "..."]]:
+def to_timm(model: AbstractBackbone | Classifier) -> dict[str, Float[np.ndarray, "..."]]:
     """**Returns:** the tensors of a model of the plain dress as `timm.models.VisionTransformer` names them.
 
     In front of a head on the mean over patches is `fc_norm`; in front of one on the class token, and in a model without
@@ -98,7 +98,7 @@ def to_timm(model: ViT | Classifier) -> dict[str, Float[np.ndarray, "..."]]:
     return _to("timm", model)
 
 
-def to_huggingface(model: ViT | Classifier) -> dict[str, Float[np.ndarray, "..."]]:
+def to_huggingface(model: AbstractBackbone | Classifier) -> dict[str, Float[np.ndarray, "..."]]:
     """**Returns:** the tensors of a model of the plain dress as the files of Hugging Face's models name them.
 
     They are a `ViTForImageClassification` if there is a head, which must see the class token; else a `ViTModel` without
@@ -250,7 +250,7 @@ def _spelt(ours: dict[str, Any], table: list[_Leaf]) -> dict[str, Any]:
     return found
 
 
-def _to(library: Library, model: ViT | Classifier) -> dict[str, np.ndarray]:
+def _to(library: Library, model: AbstractBackbone | Classifier) -> dict[str, np.ndarray]:
     vit, classes, pool = parts(model)
     config, title = vit.config, TITLES[library]
     if not isinstance(vit, ViT):

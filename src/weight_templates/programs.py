@@ -219,12 +219,13 @@ def finetune(
             "trained": trees.count(trained),
             "flops": flops_of_tuning(settings, task, backbone.config, per_epoch),
             "model": dataclasses.asdict(backbone.config),
+            "data": images.read,
         }
         note = {"data": images.name, "classes": list(images.classes), "start": origin, "summary": summary}
         if training.leads():
             convert.save_model(run.path / "model.safetensors", model, note)
             title = run.path.name
-            _draw(run, task, {title: at_width(model, settings.precision)}, images, title)
+            draw(run, task, {title: at_width(model, settings.precision)}, images, title)
     return model, summary
 
 
@@ -291,6 +292,7 @@ def _about(task: AbstractTask, settings: Any, config: BackboneConfig, learned: L
     flops = flops_of_image(task, config, learned.scaling) * learned.steps * optim.batch
     return {
         "data": images.name,
+        "read": {name: images.read[name] for name in ("images", "labels", "left_out")},
         "images": len(images.split.train),
         "steps": learned.steps,
         "batch": optim.batch,
@@ -309,7 +311,7 @@ def _kept(
     if training.leads():
         bank.save_bank(run.path / "bank.safetensors", made)
         titles = {pictures.title_of(n): at_width(made.model, "float32", n) for n in shown}
-        _draw(run, task, titles, images, f"{made.family} on {images.name}")
+        draw(run, task, titles, images, f"{made.family} on {images.name}")
     cli.say(f"{'bank':<16} {run.path / 'bank.safetensors'}")
     scores = {n: task.evaluate(model, images.held_out) for n, model in models.items()}
     return {
@@ -317,10 +319,11 @@ def _kept(
         "loss": [line["loss"] for line in metrics if "loss" in line][-1],
         **{f"held_out_{name}": {n: found[name] for n, found in scores.items()} for name in scores[shown[0]]},
         "sizes": made.sizes,
+        "data": images.read,
     }
 
 
-def _draw(run: training.Run, task: AbstractTask, models: dict[str, PyTree], images: Data, title: str) -> None:
+def draw(run: training.Run, task: AbstractTask, models: dict[str, PyTree], images: Data, title: str) -> None:
     """Draws the curves of a run, and what its models make of held-out images."""
     c = task.curves
     figure = pictures.curves(training.read_metrics(run.path), c.lines, c.time, c.unit, title, c.share)

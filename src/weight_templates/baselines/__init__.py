@@ -13,6 +13,7 @@ METHODS = {
     "isomorphic-pruning": "baselines.pruning:IsomorphicPruning",
     "front": "baselines.spectral:Front",
     "hydravit": "baselines.hydravit:HydraViT",
+    "decomposed": "baselines.decomposed:Decomposed",
     "dmae": "baselines.dmae:Dmae",
     "wave": "baselines.wave:Wave",
     "tleg": "baselines.tleg:Tleg",

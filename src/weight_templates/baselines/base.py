@@ -35,11 +35,11 @@ class Made(NamedTuple):
     """What a method makes of a size."""
 
     backbone: AbstractBackbone
-    size_flops: float = 0
+    size_flops: int | float = 0
     """What this size cost."""
     transferred: int = 0
     """Numbers that came from the source."""
-    source_flops: float | None = 0
+    source_flops: int | float | None = 0
     """What the source's training cost; None where that is not known."""
     more: dict[str, Any] = {}  # noqa: RUF012 - never changed
     """What else the account is to tell."""
@@ -181,7 +181,7 @@ def backbone_of(model: Any) -> AbstractBackbone:
     return model if isinstance(model, AbstractBackbone) else model.backbone
 
 
-def cut(method: FromSource, source: Source, backbone: AbstractBackbone, size_flops: float = 0) -> Made:
+def cut(method: FromSource, source: Source, backbone: AbstractBackbone, size_flops: int | float = 0) -> Made:
     """What a method made of its source without training a network of the size."""
     before = flops_of(source.bank, method.source) if source.bank else None
     return Made(backbone, size_flops, trees.shared(source.backbone, backbone), before)

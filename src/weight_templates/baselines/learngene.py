@@ -213,7 +213,9 @@ def auxiliary_of(method: Learngene, teacher: Any, known: list[str] | None) -> ba
     """
     about = to_json(method, without=("run", "depth", "heads", "fit", "teacher"))
     about |= {"method": method.name, "teacher": identity(method.teacher)}
-    run = Run("baseline", f"{method.name}-auxiliary", about, dataclasses.replace(method.run, out=None))
+    run = Run(
+        "baseline", f"{method.name}-auxiliary", about, dataclasses.replace(method.run, out=None), ("bank.safetensors",)
+    )
     kept = run.path / "bank.safetensors"
     if run.summary is not None:
         return bank.load_bank(kept)

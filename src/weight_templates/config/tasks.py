@@ -88,6 +88,7 @@ class TaskEntry(NamedTuple):
 TASKS: dict[str, TaskEntry] = {
     "masked": TaskEntry("tasks.masked:Masked", "models.mae:MAE", ("decoder",)),
     "classify": TaskEntry("tasks.classify:Classify", "models.classifier:Classifier", ("recipe", "pool")),
+    "features": TaskEntry("tasks.features:Features", "models.backbone:Bare", ()),
 }
 """All tasks by name."""
 

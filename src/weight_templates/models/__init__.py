@@ -1,6 +1,6 @@
 """Backbones and what is put around them. Nothing here knows of constraints."""
 
-from .backbone import AbstractBackbone, AbstractHead, layer_scales, place_of
+from .backbone import AbstractBackbone, AbstractHead, Bare, layer_scales, place_of
 from .classifier import Classifier
 from .convnext import ConvNext
 from .mae import MAE, Decoder, Reconstruction
@@ -11,6 +11,7 @@ __all__ = [
     "MAE",
     "AbstractBackbone",
     "AbstractHead",
+    "Bare",
     "Block",
     "Classifier",
     "ConvNext",

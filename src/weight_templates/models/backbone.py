@@ -89,6 +89,20 @@ class AbstractHead(eqx.Module):
         """A random model of these `options`; the converse. Raises UserError where they do not fit the backbone."""
 
 
+class Bare(AbstractHead):
+    """A backbone with nothing around it, where a bank was made without a task."""
+
+    backbone: Any
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def around(cls, backbone: Any, options: dict[str, Any], *, key: PRNGKeyArray) -> "Bare":
+        return cls(backbone, **options)
+
+
 def place_of(backbone: AbstractBackbone, leaf: str) -> int | None:
     """The number of the stage that a leaf belongs to by its name; None for one outside the stages."""
     return next((i for i, stage in enumerate(backbone.stages) if leaf.startswith(f"{stage}.")), None)

@@ -18,8 +18,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree
 
+from .. import cli
 from ..config import BackboneConfig, DataOptions
-from ..data import Batch, Feed, Source, Split
+from ..data import Batch, Feed, Loaded, Source, Split, described, load
 
 
 Terms = dict[str, Float[Array, ""]]
@@ -45,6 +46,8 @@ class Data:
     """What the data are called."""
     identity: str
     """What a run writes down of its data: it goes on with no others."""
+    read: dict[str, Any]
+    """What was read: see `data.Described`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,13 @@ class Curves:
     """What the vertical axis is called."""
     share: bool = False
     """Whether the numbers are shares, in [0, 1]."""
+
+
+def read(source: Source, options: DataOptions) -> Loaded:
+    """Reads and checks a source, and says what that was; raises as `data.load` does."""
+    loaded = load(source, options, cli.say)
+    cli.say(described(loaded).sentence())
+    return loaded
 
 
 class AbstractTask(eqx.Module):

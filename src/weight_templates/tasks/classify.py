@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8
 
-from .. import cli, counting, data, pictures
+from .. import counting, data, pictures
 from ..config import BackboneConfig, DataOptions, RecipeOptions, depths
 from ..data import Batch, Source, Split, normalize
 from ..data.randaugment import randaugment
@@ -21,7 +21,7 @@ from ..data.regularize import drop_gates, erase, mix, smooth
 from ..errors import UserError
 from ..models import Classifier
 from ..nn import Linear
-from .base import AbstractTask, Curves, Data, Terms
+from .base import AbstractTask, Curves, Data, Terms, read
 
 
 HELD_OUT = 1 / 10
@@ -77,7 +77,7 @@ class Classify(AbstractTask):
         seed: int,
         test: Source | None = None,
     ) -> Data:
-        loaded = data.load(source, options, cli.say)
+        loaded = read(source, options)
         check_classes(source.name, source.classes)
         labels = np.full(len(source), -1, np.int32)
         labels[loaded.good] = data.labels_of(loaded, loaded.good, source.classes)
@@ -85,7 +85,7 @@ class Classify(AbstractTask):
         held_out = data.views_of(loaded, chosen.held_out, config.image, options)
         tested = None
         if test is not None:
-            others = data.load(test, options, cli.say)
+            others = read(test, options)
             own = data.labels_of(others, others.good, source.classes)
             tested = Labelled(data.views_of(others, others.good, config.image, options), own, source.classes)
         return Data(
@@ -97,6 +97,7 @@ class Classify(AbstractTask):
             source.classes,
             source.name,
             f"{len(loaded.good)} images of {source.name}",
+            data.described(loaded).record(),
         )
 
     def attach(self, backbone: Any, classes: tuple[str, ...], *, key: PRNGKeyArray) -> Classifier:
@@ -196,7 +197,9 @@ def forward(
     targets = smooth(batch["label"], classes, recipe.smoothing)
     images, targets = mix(images, targets, recipe.mixup, recipe.cutmix, key=streams.mixing[0])
     if recipe.drop_path:
-        gates = jax.vmap(lambda key: drop_gates(sum(depths(config)), recipe.drop_path, config.branches, key=key))(streams.drop_path)
+        gates = jax.vmap(lambda key: drop_gates(sum(depths(config)), recipe.drop_path, config.branches, key=key))(
+            streams.drop_path
+        )
         logits = jax.vmap(model)(images, gates)
     else:
         logits = jax.vmap(model)(images)

@@ -12,12 +12,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 
-from .. import cli, counting, data, pictures
+from .. import counting, data, pictures
 from ..config import BackboneConfig, DataOptions, DecoderConfig
 from ..data import Batch, Source, Split, denormalize, normalize
 from ..models import MAE, Reconstruction, patchify, unpatchify
 from ..models.mae import patch_statistics, reconstruction_loss
-from .base import AbstractTask, Curves, Data, Terms
+from .base import AbstractTask, Curves, Data, Terms, read
 
 
 CHUNK = 128
@@ -69,7 +69,7 @@ class Masked(AbstractTask):
         seed: int,
         test: Source | None = None,
     ) -> Data:
-        loaded = data.load(source, options, cli.say)
+        loaded = read(source, options)
         chosen = self.split(loaded.good, batch, seed)
         views = Views(
             jnp.asarray(data.evaluation_views(loaded, chosen.held_out, config.image)),
@@ -84,6 +84,7 @@ class Masked(AbstractTask):
             (),
             source.name,
             f"{len(loaded.good)} images of {source.name}",
+            data.described(loaded).record(),
         )
 
     def attach(self, backbone: Any, classes: tuple[str, ...] = (), *, key: PRNGKeyArray) -> MAE:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,27 @@ class Run:
     summary.json         written last: the run is finished
     """
 
-    def __init__(self, experiment: str, name: str, config: dict[str, Any], options: RunOptions):
+    def __init__(
+        self,
+        experiment: str,
+        name: str,
+        config: dict[str, Any],
+        options: RunOptions,
+        leaves: Sequence[str] = ("bank.safetensors", "model.safetensors"),
+    ):
         """Looks at the directory, and touches nothing; entering the run does.
 
         **Arguments:**
 
         - `experiment`, `name`: the directory is `root/experiment/name-digest`, unless `options.out` says otherwise.
         - `config`: all that determines the result, as JSON.
+        - `leaves`: what the run is for: files without one of which it is not finished.
 
         Raises UserError if the directory holds another configuration, or something that is no run.
         """
         options.check()
         self.path = expanded(options.out or Path(options.root) / experiment / f"{name}-{digest(config)}")
-        self.config, self.options = config, options
+        self.config, self.options, self.leaves = config, options, leaves
         self.checkpoints = Checkpoints(self.path / "checkpoints")
         self._loggers: list[Callable[[dict[str, Any]], None]] = []
         self._check()
@@ -92,8 +100,7 @@ class Run:
         if self.options.logger != "none":
             check_logger(self.options.logger)
         if self.options.overwrite:
-            for name in CONTENT:
-                entry = self.path / name
+            for entry in self._content():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
             self.options = dataclasses.replace(self.options, overwrite=False)  # once, however often it is entered
         for litter in self.path.rglob(".*.tmp"):  # of writes that were killed
@@ -106,6 +113,11 @@ class Run:
         self.checkpoints.wait()
         if leads():
             self._lock.close()
+
+    def _content(self) -> list[Path]:
+        """What a run has written, in the order in which it is deleted; nothing else ever is."""
+        pictures = sorted(path.name for path in self.path.glob("*.png"))
+        return [self.path / name for name in (*FIRST, *self.leaves, *pictures, "tensorboard", *LAST)]
 
     def _check(self) -> None:
         said = self.path / "config.json"
@@ -126,9 +138,19 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """What a finished run came to; None before, or if it is to be overwritten."""
+        """What a finished run came to; None before, if one of its files is gone, or if it is to be overwritten."""
         path = self.path / "summary.json"
-        return json.loads(path.read_text()) if path.exists() and not self.options.overwrite else None
+        if self.options.overwrite or not path.exists():
+            return None
+        if gone := [name for name in self.leaves if not (self.path / name).is_file()]:
+            cli.say(
+                f"note: {self.path} was finished, but its {gone[0]} is gone; it is made again from the last checkpoint."
+            )
+            return None
+        try:
+            return json.loads(path.read_text())
+        except ValueError:
+            return None  # damaged: it is written again
 
     def begin(self, step: int, steps: int) -> None:
         """Notes a start at `step` of `steps`: drops records beyond it, and writes down the environment."""
@@ -168,22 +190,9 @@ class Run:
         meet("finished")
 
 
-CONTENT = (
-    "summary.json",
-    "checkpoints",
-    "bank.safetensors",
-    "model.safetensors",
-    "accuracy.png",
-    "loss.png",
-    "reconstructions.png",
-    "tensorboard",
-    "timing.jsonl",
-    "metrics.jsonl",
-    "environment.json",
-    "config.json",
-)
-"""What a run writes, and `--run.overwrite` deletes, in this order, so that it may be killed meanwhile; nothing else is
-ever deleted."""
+FIRST = ("summary.json", "checkpoints")
+LAST = ("timing.jsonl", "metrics.jsonl", "environment.json", "config.json")
+"""What `--run.overwrite` deletes first and last, so that it may be killed meanwhile."""
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
