@@ -16,7 +16,15 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments import adapt, finetune, reconstruct
-from weight_templates.config import PROBE, DataOptions, RecipeOptions, RunOptions, ViTConfig, check_seed
+from weight_templates.config import (
+    PROBE,
+    BackboneConfig,
+    DataOptions,
+    RecipeOptions,
+    RunOptions,
+    check_seed,
+    to_header,
+)
 from weight_templates.errors import UserError
 
 
@@ -48,14 +56,16 @@ class Protocol:
             if not 0 < rate < float("inf"):
                 raise UserError(f"--base-lr {rate} is not positive and finite.")
 
-    def flops(self, network: ViTConfig) -> float:
+    def flops(self, network: BackboneConfig) -> float:
         """What a fine-tuning costs."""
         import weight_templates as wt
 
         return 3 * wt.count(network).flops * 0.9 * self.count * self.epochs * len(self.base_lr)
 
 
-def tuned(protocol: Protocol, start: str, mode: str, source: str, network: ViTConfig, seed: int, root: str) -> Path:
+def tuned(
+    protocol: Protocol, start: str, mode: str, source: str, network: BackboneConfig, seed: int, root: str
+) -> Path:
     """The run of a fine-tuning, made unless it is there; of several learning rates that which is best on the held-out
     images, the first of equals. A probe has its own."""
     rates = protocol.base_lr if mode == "full" else protocol.base_lr[:1]
@@ -65,7 +75,7 @@ def tuned(protocol: Protocol, start: str, mode: str, source: str, network: ViTCo
     return max(runs, key=lambda run: json.loads((run / "summary.json").read_text())["held_out"]["top1"])
 
 
-def probed(protocol: Protocol, start: str, source: str, network: ViTConfig, seed: int, root: str) -> Any:
+def probed(protocol: Protocol, start: str, source: str, network: BackboneConfig, seed: int, root: str) -> Any:
     """The accuracies of the linear probe whose head a network was fine-tuned from; None where the head was new."""
     if protocol.head != "probe":
         return None
@@ -75,7 +85,7 @@ def probed(protocol: Protocol, start: str, source: str, network: ViTConfig, seed
 
 
 def configuration(
-    protocol: Protocol, start: str, mode: str, source: str, network: ViTConfig, seed: int, root: str, rate: float
+    protocol: Protocol, start: str, mode: str, source: str, network: BackboneConfig, seed: int, root: str, rate: float
 ) -> finetune.Config:
     """One run of fine-tuning: from the file `start` or, if that is `scratch`, of a random `network`."""
     base = finetune.PRESETS["tiny"]
@@ -91,6 +101,7 @@ def configuration(
         head=protocol.head if mode == "full" else "new",
         depth=None if sized else network.depth,
         heads=None if sized else network.heads,
+        backbone=to_header(network)["kind"] if scratch else base.backbone,
         model=network if scratch else base.model,
         data=DataOptions(source, count=protocol.count),
         recipe=RecipeOptions(),
@@ -133,14 +144,17 @@ def record(run: Path, source: str, arm: str, depth: int, heads: int, seed: int) 
     }
 
 
-def drawn(bank: str, data: str, heads: int) -> dict[str, Any]:
+def drawn(bank: str, data: str, heads: int) -> dict[str, Any] | None:
     """What an adapted auto-encoder makes of images that it was not trained on, where `data` has a split of such, for a record:
     that split, the loss over 64 images, and of four of them, side by side in a PNG, the image, what is visible of it, and the
-    reconstruction."""
+    reconstruction. None for a bank of another task."""
     from PIL import Image
 
+    from weight_templates.bank import load_bank
     from weight_templates.data import test_split
 
+    if load_bank(bank).task != "masked":
+        return None
     options = DataOptions(data, count=64)
     split = test_split(options, 32, 0) or options.split
     asked = reconstruct.Config((bank,), dataclasses.replace(options, split=split), (heads,), images=64)

@@ -97,7 +97,7 @@ Tracer = Callable[[], dict[str, tuple[str, float]]]
 
 
 def our_tracer(family: Family, config: Config) -> Tracer:
-    """Of a step of ours."""
+    """The parts of a step of ours."""
     import jax
     import jax.random as jr
 
@@ -170,7 +170,7 @@ def kind_of(name: str, rest: str) -> str | None:
 
 
 def torch_tracer(config: Config, *, compiled: bool) -> Tracer:
-    """Of PyTorch's step; of a compiled one, fused kernels are told by the operators in their names."""
+    """The parts of PyTorch's step. In a compiled one, fused kernels are told by the operators in their names."""
     import torch._inductor.config
     from torch.profiler import ProfilerActivity, profile
 

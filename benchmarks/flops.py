@@ -17,7 +17,7 @@ from weight_templates.sites import governed
 
 
 def of_step(vit: ViTConfig, decoder: DecoderConfig, batch: int) -> int:
-    """Of an unconstrained step: forward, and twice as many backward; attention's products included."""
+    """FLOPs of an unconstrained step: forward, and twice as many backward; attention's products included."""
     encoder = vit.depth * vit.inner * tokens(vit, decoder) ** 2
     attention = encoder + decoder.depth * decoder.width * (vit.patches + 1) ** 2
     return 3 * batch * (count_mae(vit, decoder) + 4 * attention)
@@ -37,7 +37,7 @@ def of_weights(constrained: Constrained, seen: int, factored: bool) -> int:
 
 
 def of_expansion(constrained: Constrained, factored: bool = False) -> int:
-    """Of expanding all weights once, as XLA counts; `factored`: of what is left of it where factors are applied.
+    """FLOPs of expanding all weights once, as XLA counts; with `factored`, of what is left of it where factors are applied.
 
     `constrained` may hold shapes in place of arrays.
     """

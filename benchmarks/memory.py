@@ -23,7 +23,7 @@ class Config:
     batches: tuple[int, ...] = (64, 256)
     """Images a step."""
     precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    """Of the forward and backward passes."""
+    """Precision of the forward and backward passes."""
 
 
 ALL_KEPT = "none, all kept"

@@ -57,7 +57,7 @@ class Config:
     compiled: bool = True
     """Time PyTorch's compiled step, too."""
     precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    """Of the forward and backward passes; PyTorch's bfloat16 is its autocast."""
+    """Precision of the forward and backward passes; PyTorch's bfloat16 is its autocast."""
 
 
 MASKED = ScalingOptions("submodel", coupled=True)

@@ -157,7 +157,7 @@ def torch_products() -> dict[str, Callable[..., Any]]:
 
 
 def sizes(rows: int, columns: int, outputs: int) -> tuple[tuple[int, int], ...]:
-    """Of the tokens, the weight, and the gradient of what comes out."""
+    """Shapes of the tokens, the weight, and the gradient of what comes out."""
     return (rows, columns), (outputs, columns), (rows, outputs)
 
 

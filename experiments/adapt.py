@@ -49,7 +49,7 @@ def main(config: Config) -> Path:
     cost = summary["cost"]
     share = "unknown" if cost["of_pretraining"] is None else f"{100 * cost['of_pretraining']:.2g} %"
     print(
-        f"trained {cost['trained']:,} numbers of {trees.count(result.model.backbone):,} in {summary['steps']} steps, "
+        f"trained {cost['trained']:,} numbers of {trees.count(result.model):,} in {summary['steps']} steps, "
         f"{cost['flops']:.3g} FLOPs; of the cost of pre-training: {share}"
     )
     cli.say(

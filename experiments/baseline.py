@@ -6,7 +6,8 @@
 
 SOURCE is a bank, usually one that `experiments/pretrain.py --constraint none` made, or any model that
 `experiments/finetune.py` takes, such as an imported MAE ViT-B. Every method leaves `model.safetensors`, and in
-`summary.json` what it cost and how many numbers it took from its source, in `runs/baseline/…`.
+`summary.json` what it cost and how many numbers it took from its source, in `runs/baseline/…`. The options of a method are
+shown by `python experiments/baseline.py METHOD --help`.
 
     scratch            random weights, as all others are where they take nothing from a source
     mimetic            random weights, attention as mimetic initialisation has it

@@ -31,7 +31,7 @@ class Config:
     out: str | None = None
     """The picture to write; default beside the bank."""
     seed: int = 0
-    """Of the hidden patches, and of synthetic images."""
+    """Seed of the hidden patches, and of synthetic images."""
 
 
 def main(config: Config) -> Path:

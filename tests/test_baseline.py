@@ -12,13 +12,13 @@ from safetensors import safe_open
 
 import weight_templates as wt
 from experiments import baseline, finetune
-from weight_templates import cli, convert, data, training, trees
+from weight_templates import bank, cli, convert, data, training, trees
 from weight_templates.baselines import pruning, selection
 from weight_templates.config import DataOptions
 from weight_templates.errors import UserError
 from weight_templates.models import Classifier
 
-from .helpers import ENHANCED, GOLDEN, PLAIN, jpeg, refused, vit
+from .helpers import BACKBONES, ENHANCED, GOLDEN, PLAIN, jpeg, refused, vit
 from .helpers import mae as constrained_mae
 
 
@@ -42,6 +42,12 @@ def call(tmp_path, *words):
 def planned_cost(tmp_path, *words):
     """What --dry-run says."""
     return baseline.cost(parsed(tmp_path, *words))
+
+
+def judging():
+    """A classifier of the shape of the source, as a bank has it."""
+    options = {"classes": 3, "pool": "mean"}
+    return bank.build(ENHANCED, wt.Unconstrained(), "unified", "classify", options, key=jr.key(0))
 
 
 TARGET = ["--depth=2", "--heads=2"]
@@ -143,6 +149,10 @@ def test_mistakes(tmp_path, source, capsys, monkeypatch):
     stranger = tmp_path / "stranger.safetensors"
     convert.save_model(stranger, Classifier(vit(ENHANCED), 10, key=jr.key(0)), {"classes": [*"abcdefghij"]})
     network = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.depth=3"]
+    conv = tmp_path / "conv.safetensors"
+    convert.save_model(conv, BACKBONES["convnext"].create(key=jr.key(0)), {})
+    judge = tmp_path / "judge.safetensors"
+    wt.save_bank(judge, wt.Bank(judging(), "none", {}))
     unlabelled = tmp_path / "unlabelled"
     unlabelled.mkdir()
     (unlabelled / "a.jpg").write_bytes(jpeg(np.random.default_rng(0)))
@@ -158,6 +168,11 @@ def test_mistakes(tmp_path, source, capsys, monkeypatch):
             ["isomorphic-pruning", plain, "--importance=taylor", *TARGET, *FEW],
             ["no decoder", "--importance magnitude"],
         ),
+        (
+            ["isomorphic-pruning", judge, "--importance=taylor", *TARGET, *FEW],
+            ["a bank without a decoder", "magnitude"],
+        ),
+        (["front", conv], ["front is for vision transformers", "ConvNext"]),
         (["isomorphic-pruning", source, "--batches=0", *TARGET], ["--batches 0"]),
         (["isomorphic-pruning", source, "--image=32", *TARGET], ["16 px", "--image"]),
         (["hydravit", tucker, *TARGET], ["no ordinary bank", "--constraint none"]),
@@ -303,6 +318,13 @@ def test_models_of_timm_are_sources(tmp_path, capsys):
     pruned = call(tmp_path, "isomorphic-pruning", path, "--source-heads=4", *TARGET)
     assert "timm.safetensors has no decoder" in capsys.readouterr().err
     expected = pruning.prune(model, PLAIN.resized(depth=2, heads=2), pruning.magnitude)
+    for name, array in trees.named_arrays(wt.load_model(pruned).model).items():
+        np.testing.assert_allclose(array, trees.named_arrays(expected)[name], atol=1e-7, err_msg=name)
+    judge = tmp_path / "judge.safetensors"  # a bank has no decoder either if it was trained to classify
+    wt.save_bank(judge, wt.Bank(judging(), "none", {}))
+    pruned = call(tmp_path, "isomorphic-pruning", judge, *TARGET)
+    assert "judge.safetensors has no decoder" in capsys.readouterr().err
+    expected = pruning.prune(wt.expand(judging().backbone), ENHANCED.resized(depth=2, heads=2), pruning.magnitude)
     for name, array in trees.named_arrays(wt.load_model(pruned).model).items():
         np.testing.assert_allclose(array, trees.named_arrays(expected)[name], atol=1e-7, err_msg=name)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import weight_templates as wt
 from experiments import adapt, export, finetune, initialize, pretrain
-from weight_templates import cli, data, launch, trees
+from weight_templates import cli, data, inherit, launch, trees
 from weight_templates.config import DataOptions
 from weight_templates.files import read_safetensors, write_safetensors
 from weight_templates.training import read_metrics
@@ -172,6 +172,41 @@ def test_adaptation_trains_the_scalers_and_nothing_else(tmp_path, bank, scalers,
     assert found.about["pretraining"] == source.about
     smaller = call("initialize", path, "--heads=2", "--out", tmp_path / "smaller.safetensors")
     assert wt.load_model(smaller).model.config.heads == 2
+
+
+def test_convolutional_classifiers_go_the_same_ways(tmp_path, capsys):
+    """Pre-trained to classify, adapted, initialised larger, fine-tuned with layer decay and stochastic depth, probed."""
+    network = ["--backbone=convnext", "--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.kernel=3"]
+    few = ["--data.count=60", "--optim.batch=8", "--optim.steps=2", f"--run.root={tmp_path}"]
+    learn = [*network, "--model.depth=2", "--task=classify", *few]
+    path = pretrain.main(cli.parse(pretrain.PRESETS, learn))
+    summary = json.loads((path.parent / "summary.json").read_text())
+    assert set(summary["held_out_top1"]) == set(summary["held_out_top5"]) == {"1", "2", "3", "4"}
+    for picture in ("accuracy.png", "predictions.png"):
+        with Image.open(path.parent / picture) as image:
+            assert min(image.size) > 200
+    source = wt.load_bank(path)
+    assert (source.task, type(source.config)) == ("classify", wt.ConvNextConfig)
+    assert source.about["classes"] == list(data.synthetic.SHAPES)
+
+    adapted = call("adapt", path, "--depth=1", "--heads=2", *few)
+    found = wt.load_bank(adapted)
+    for name, leaf in trees.named_arrays(inherit.adaptable(source, 1, 2)).items():
+        learned = name.startswith("backbone.scalers.")
+        assert np.array_equal(leaf, trees.named_arrays(found.model)[name]) != learned, name
+    assert found.about["pretraining"] == source.about
+    larger = call("initialize", path, "--depth=3", "--heads=5", "--out", tmp_path / "larger.safetensors")
+    assert wt.load_model(larger).model.config.channels == 20
+
+    tuned = call("finetune", adapted, "--recipe.layer-decay=0.7", "--recipe.drop-path=0.1", *few)
+    model = wt.load_model(tuned).model
+    assert (type(model.backbone), model.backbone.config.depth, len(model.head.bias)) == (wt.ConvNext, 1, 10)
+    probed = wt.load_model(call("finetune", adapted, "--mode=probe", *few)).model
+    expected = trees.named_arrays(wt.initialize(found))
+    for name, leaf in trees.named_arrays(probed.backbone).items():
+        np.testing.assert_array_equal(leaf, expected[name])
+    for words in (["finetune", "scratch", *network, "--pool=cls", *few], ["finetune", larger, "--pool=cls", *few]):
+        assert "--pool cls is for vision transformers" in mistaken(capsys, *words)
 
 
 def test_adaptation_lowers_the_loss(tmp_path, bank):

@@ -285,7 +285,7 @@ def test_reconstruct_refuses_mistakes(tmp_path, capsys, words, says):
         ("experiments/adapt", ["--scalers", "--optim.steps"]),
         ("experiments/finetune", ["--mode", "--recipe.mixup"]),
         ("experiments/export", ["--format"]),
-        ("experiments/baseline", ["weight-selection", "Evenly spaced parts"]),
+        ("experiments/baseline", ["weight-selection", "evenly spaced parts"]),
         ("experiments/status", ["--root"]),
         ("ablations/constraints", ["--sizes", "--dry-run"]),
         ("ablations/downstream", ["--source", "--methods"]),

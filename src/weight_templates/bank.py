@@ -139,5 +139,4 @@ def load_bank(path: str | os.PathLike[str], layout: str | None = None) -> Bank:
 
 def task_of(model: AbstractHead) -> str:
     """The name of the task that puts such a model around a backbone."""
-    kind = f"{type(model).__module__.partition('.')[2]}:{type(model).__name__}"
-    return next(name for name, entry in TASKS.items() if entry.head == kind)
+    return next(name for name, entry in TASKS.items() if found(entry.head) is type(model))

@@ -1,7 +1,7 @@
 """Templates without pre-training: a bank of any model there is, by a decomposition of its weights.
 
 `decompose` has the decompositions. What a constraint leaves free is the model's own. With full ranks the source comes
-back to 1e-5; with less, what is lost is told by component. `fit` then trains the bank for some hundred steps to compute the
+back to 1e-5; with less, what is lost is told by component. Rows that interleaving leaves over count as zeros. `fit` then trains the bank for some hundred steps to compute the
 source's features, with masks on, so that prefixes of the width become models.
 """
 
@@ -13,14 +13,14 @@ import jax
 import jax.random as jr
 import numpy as np
 
-from . import bank, training, trees
+from . import bank, decompose, training, trees
 from .config import DataOptions, Layout, OptimOptions, ScalingOptions
 from .constrained import Constrained, constrain, expand, trainable
 from .constraints import AbstractConstraint, family_of
 from .data import Source, open_source
 from .learning import Learned, Recipe, learn
 from .models import AbstractBackbone, AbstractHead, Bare
-from .sites import governed, without_governed
+from .sites import governed, stacks, without_governed
 from .tasks.features import Features, Pair
 
 
@@ -62,6 +62,18 @@ def errors(backbone: AbstractBackbone, made: Constrained) -> dict[str, float]:
         return decompose.relative_error(one, other)
 
     return {component: error(leaves) for component, leaves in components.items()} | {"all": error(list(theirs))}
+
+
+def errors_by_rank(
+    backbone: AbstractBackbone, constraint: AbstractConstraint, layout: Layout
+) -> dict[str, dict[tuple[int, ...], float]]:
+    """Returns the relative error at a quarter, half, three quarters and all of the ranks, by stack; nothing for families
+    without ranks. The factors are those that an alternating fit starts from."""
+    leaves, config = governed(backbone), backbone.config
+    return {
+        stack.name: decompose.errors_by_rank(constraint, np.asarray(stack.fold(leaves)), stack.shape(config))
+        for stack in stacks(config, layout)
+    }
 
 
 def bank_of(

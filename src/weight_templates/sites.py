@@ -43,7 +43,7 @@ class Site(NamedTuple):
     """Its axes between the layer and the row."""
     taps: tuple[int, ...]
     parts: int = 0
-    """Of an interleaved leaf, how many of a slice's rows in turn it has; 0 for a leaf that has slices of its own."""
+    """How many of a slice's rows in turn an interleaved leaf has; 0 for a leaf that has slices of its own."""
 
     @property
     def slices(self) -> int:

@@ -7,17 +7,17 @@ from ..config import found
 
 
 METHODS = {
-    "scratch": "baselines.scratch:Scratch",
-    "mimetic": "baselines.mimetic:Mimetic",
-    "weight-selection": "baselines.selection:WeightSelection",
-    "isomorphic-pruning": "baselines.pruning:IsomorphicPruning",
-    "front": "baselines.spectral:Front",
-    "hydravit": "baselines.hydravit:HydraViT",
-    "decomposed": "baselines.decomposed:Decomposed",
-    "dmae": "baselines.dmae:Dmae",
-    "wave": "baselines.wave:Wave",
-    "tleg": "baselines.tleg:Tleg",
-    "fine": "baselines.fine:Fine",
+    "scratch": ".baselines.scratch:Scratch",
+    "mimetic": ".baselines.mimetic:Mimetic",
+    "weight-selection": ".baselines.selection:WeightSelection",
+    "isomorphic-pruning": ".baselines.pruning:IsomorphicPruning",
+    "front": ".baselines.spectral:Front",
+    "hydravit": ".baselines.hydravit:HydraViT",
+    "decomposed": ".baselines.decomposed:Decomposed",
+    "dmae": ".baselines.dmae:Dmae",
+    "wave": ".baselines.wave:Wave",
+    "tleg": ".baselines.tleg:Tleg",
+    "fine": ".baselines.fine:Fine",
 }
 """Where each method is."""
 

@@ -16,7 +16,7 @@ from ..config import BackboneConfig, RunOptions, ViTConfig, check_seed
 from ..errors import UserError
 from ..files import identity
 from ..learning import at_width
-from ..models import AbstractBackbone
+from ..models import AbstractBackbone, ViT
 from ..programs import flops_of
 from ..training import Run
 
@@ -173,6 +173,10 @@ def open_source(method: FromSource) -> Source:
     else:
         loaded = convert.load_model(method.source, heads=method.source_heads)
         backbone, about, found = backbone_of(loaded.model), loaded.about, None
+    if not isinstance(backbone, ViT):
+        raise UserError(
+            f"{method.name} is for vision transformers, but {method.source} is a {type(backbone).__name__}; give another source."
+        )
     return Source(backbone if method.image is None else convert.at_resolution(backbone, method.image), found, about)
 
 

@@ -112,7 +112,13 @@ def auto_encoder_of(method: IsomorphicPruning, source: Source) -> Any:
     if source.bank is not None:
         if not method.norm_pix:
             raise UserError(f"{method.source} is a bank, which tells of its pixels; leave out --no-norm-pix.")
-        return source.bank.model
+        if isinstance(source.bank.model, MAE):
+            return source.bank.model
+        if method.importance is None:
+            return None
+        raise UserError(
+            f"{method.source} is a bank without a decoder; give one of --task masked, or say --importance magnitude."
+        )
     try:
         return convert.load_mae(method.source, heads=method.source_heads, norm_pix=method.norm_pix)
     except UserError as error:

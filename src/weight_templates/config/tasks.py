@@ -76,7 +76,7 @@ class RecipeOptions:
 
 
 class TaskEntry(NamedTuple):
-    """Where a task is found, without importing it: `module:class`, inside this package."""
+    """Where a task is found, without importing it: `module:class`; a dot in front stands for this package."""
 
     task: str
     head: str
@@ -86,14 +86,14 @@ class TaskEntry(NamedTuple):
 
 
 TASKS: dict[str, TaskEntry] = {
-    "masked": TaskEntry("tasks.masked:Masked", "models.mae:MAE", ("decoder",)),
-    "classify": TaskEntry("tasks.classify:Classify", "models.classifier:Classifier", ("recipe", "pool")),
-    "features": TaskEntry("tasks.features:Features", "models.backbone:Bare", ()),
+    "masked": TaskEntry(".tasks.masked:Masked", ".models.mae:MAE", ("decoder",)),
+    "classify": TaskEntry(".tasks.classify:Classify", ".models.classifier:Classifier", ("recipe", "pool")),
+    "features": TaskEntry(".tasks.features:Features", ".models.backbone:Bare", ()),
 }
 """All tasks by name."""
 
 
 def found(place: str) -> Any:
-    """What `module:name` names inside this package, imported now."""
+    """What `module:name` names, imported now; a dot in front stands for this package."""
     module, name = place.split(":")
-    return getattr(importlib.import_module(f"{__package__.rpartition('.')[0]}.{module}"), name)
+    return getattr(importlib.import_module(module, __package__.rpartition(".")[0]), name)

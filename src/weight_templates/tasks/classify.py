@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, UInt8
 
 from .. import counting, data, pictures
-from ..config import BackboneConfig, DataOptions, RecipeOptions, depths
+from ..config import BackboneConfig, DataOptions, RecipeOptions, ViTConfig, depths
 from ..data import Batch, Source, Split, normalize
 from ..data.randaugment import randaugment
 from ..data.regularize import drop_gates, erase, mix, smooth
@@ -101,6 +101,8 @@ class Classify(AbstractTask):
         )
 
     def attach(self, backbone: Any, classes: tuple[str, ...], *, key: PRNGKeyArray) -> Classifier:
+        if self.pool == "cls" and not isinstance(backbone.config, ViTConfig):
+            raise UserError("--pool cls is for vision transformers, which have a class token; say --pool mean.")
         return Classifier(backbone, len(classes), self.pool, key=key)
 
     def loss(self, model: Classifier, batch: Batch, keys: Key[Array, " batch"]) -> tuple[Float[Array, ""], Terms]:
