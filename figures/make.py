@@ -21,7 +21,7 @@ from urllib.parse import unquote
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs as a script, whatever the folder
 
-from figures import methods, overview, pretraining, records, sizes, variants  # noqa: E402
+from figures import decomposition, methods, overview, pretraining, records, sizes, variants  # noqa: E402
 
 from weight_templates import cli, launch  # noqa: E402
 from weight_templates.errors import RunError, UserError  # noqa: E402
@@ -29,7 +29,7 @@ from weight_templates.files import expanded  # noqa: E402
 
 
 PAGES: dict[str, Any] = {
-    ablation: module.main for module in (sizes, methods, variants, pretraining) for ablation in module.TITLES
+    ablation: module.main for module in (sizes, methods, variants, pretraining, decomposition) for ablation in module.TITLES
 }
 """What makes the page of a file of records, by the ablation that it is of."""
 

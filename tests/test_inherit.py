@@ -126,8 +126,10 @@ def test_layers_are_chosen_by_hand_worked_rules(rule, source, target, low, share
     assert found.high.max() < source
 
 
-@pytest.mark.parametrize("layout", ["unified", "components"])
-@pytest.mark.parametrize("family", wt.FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    [(family, ("unified", "components")[i % 2]) for i, family in enumerate(wt.FAMILIES)] + [("tucker", "components")],
+)
 def test_interpolated_layers_are_mixtures_of_their_neighbours(family, layout):
     """3 layers to 4: places 0, 2/3, 4/3, 2. Every leaf that belongs to a layer is mixed, the governed ones included."""
     bank = bank_of(family, layout, PLAIN)
@@ -244,7 +246,7 @@ def test_adapted_banks_round_trip(tmp_path, family, size):
     found = wt.load_bank(tmp_path / "bank.safetensors")
     assert (found.source, found.config.depth, found.config.heads) == (bank.config, *size)
     assert eqx.tree_equal(adapted.model, found.model)
-    assert wt.initialize(found, 1, 1).config.heads == 1
+    assert eqx.filter_eval_shape(lambda: wt.initialize(found, 1, 1)).config.heads == 1
 
 
 @pytest.mark.parametrize(
