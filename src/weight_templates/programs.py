@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
@@ -203,7 +204,7 @@ def finetune(
             found_, at = best(run, learn(run, Probe(task), trained, made, probing, key=train_key))
             model = with_probe(model, found_, standard)
         else:
-            model, at = best(run, learn(run, task, model, images, recipe, key=train_key))
+            model, at = best(run, learn(run, task, model, images, recipe, key=train_key, moves=every_float))
         scores: dict[str, Any] = {}
         for what, views in (("held_out", images.held_out), ("test", images.test)):
             judged = None if views is None else task.evaluate(at_width(model, settings.precision), views)
@@ -227,6 +228,11 @@ def finetune(
             title = run.path.name
             draw(run, task, {title: at_width(model, settings.precision)}, images, title)
     return model, summary
+
+
+def every_float(model: PyTree) -> PyTree:
+    """True at all floating-point arrays: fine-tuning moves tables of positions, too, as MAE's does."""
+    return jax.tree.map(eqx.is_inexact_array, model)
 
 
 def flops_of_tuning(settings: Finetuning, task: AbstractTask, config: BackboneConfig, per_epoch: int) -> int | float:
