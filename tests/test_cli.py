@@ -182,6 +182,23 @@ def test_values_that_will_not_do(argv, told):
     assert fails(words) == told
 
 
+def test_the_same_is_said_where_tyro_draws_plain_boxes():
+    """It does so on terminals that have no others."""
+    lines = ["foo bar", "--optim.betas 1", "--seed", "--layout foo", "--seed x"]
+    code = (
+        "import sys\nfrom weight_templates import launch\nfrom experiments import pretrain\nfor line in sys.argv[1:]:\n"
+        "    try: launch.parse(pretrain, line.split())\n    except Exception as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *lines],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.stdout.splitlines() == [fails(line.split()) for line in lines]
+
+
 def test_values_that_do():
     asked = launch.parse(
         pretrain, ["--seed", "4294967295", "--optim.base-lr=1e-6", "--optim.ema", "None", "--optim.steps=3"]

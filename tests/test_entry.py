@@ -103,8 +103,16 @@ class JaxRuntimeError(RuntimeError):
             "failed: out of memory (98.5GiB were asked for); choose a smaller --optim.batch, more --optim.microbatches, or a "
             "smaller model.",
         ),
+        (
+            MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,) and data type float64"),
+            1,
+            "failed: out of memory (7.45 GiB were asked for); choose a smaller --optim.batch, more --optim.microbatches, or a "
+            "smaller model.",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "failed: No space left on device."),
-        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "failed: a/b: Permission denied."),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2, "error: a/b: Permission denied; give another path."),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a"), 2, "error: a: File name too long; give another path."),
+        (OSError(errno.ENOSPC, "No space left on device", "a"), 1, "failed: a: No space left on device."),
         (OSError(errno.EIO, "Input/output error", b"a\xffb"), 1, "failed: a\udcffb: Input/output error."),
         (
             OverflowError("Python int too large to convert to C long"),
@@ -364,6 +372,7 @@ child = os.fork()
 if not child:
     time.sleep(60)
 print('.', flush=True)
+time.sleep(0.5)
 os.kill(child, signal.SIGINT)
 print(os.waitpid(child, 0)[1])
 time.sleep(0.2)"""

@@ -20,6 +20,7 @@ the traceback of any of them.
 
 import codecs
 import contextlib
+import errno
 import importlib
 import os
 import re
@@ -90,6 +91,10 @@ EXTRAS = {
 """The extra that each optional package comes with."""
 
 
+PATHS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+"""What is wrong with a path, and not with a disk."""
+
+
 def told(error: Exception) -> tuple[str, int]:
     """The one sentence that an error ends with, and the exit code. The sentence is empty where nobody is left to read it."""
     if os.environ.get(DEBUG):
@@ -114,6 +119,8 @@ def told(error: Exception) -> tuple[str, int]:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             _to_nowhere(sys.stdout if _is_broken(sys.stdout) else None)
         where = f"{plain(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        if (where and isinstance(error, PATHS)) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS):
+            return f"error: {where}{error.strerror}; give another path.", 2
         return f"failed: {where}{error.strerror or words}.", 1
     if isinstance(error, ImportError) and error.name and not error.name.startswith("weight_templates"):
         package = error.name.partition(".")[0]

@@ -8,17 +8,15 @@ import os
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from . import cli
+from . import cli, entry
 from .config import digest, to_json
 from .entry import command as command
-from .entry import raising
 from .errors import RunError, UserError
 from .files import expanded, write_json
 from .help import LAST
@@ -178,9 +176,8 @@ def run_here(jobs: Sequence[Job]) -> None:
             except (UserError, RunError) as error:
                 cli.say(f"failed   {job.name}: {error}")
                 failed += 1
-            except Exception:  # a fault of the program's: told in full, and no reason to leave the others undone
-                traceback.print_exc()
-                cli.say(f"failed   {job.name}: see above.")
+            except Exception as error:  # a fault of the program's is no reason to leave the others undone
+                cli.say(f"failed   {job.name}: {entry.told(error)[0].removeprefix('failed: ')}")
                 failed += 1
     if failed:
         raise RunError(f"{failed} of {len(jobs)} jobs failed; the same command runs them again.")
@@ -246,7 +243,7 @@ def submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
             return
         wanted = []
     try:
-        with raising():
+        with entry.raising():
             follow(left, wanted, options)
     except KeyboardInterrupt:
         if options.launch != "slurm":

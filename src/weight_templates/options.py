@@ -234,7 +234,7 @@ def remedy(name: str, options: Sequence[Option]) -> str:
     flags = {option.flag.lstrip("-").lower(): option for option in options}
     lasts = {flag.rpartition(".")[2]: option for flag, option in reversed(flags.items())}
     for names, typed in ((flags, word), (lasts, last)):
-        if close := difflib.get_close_matches(typed, names, 1, cutoff=0.75):
+        if close := difflib.get_close_matches(typed, names, 1, cutoff=0.7):
             return _said(names[close[0]])
     return "see --help"
 
@@ -323,7 +323,7 @@ def sentence(box: str, options: Sequence[Option], argv: Sequence[str]) -> str:
     """What tyro drew in a box about a mistake, as one sentence."""
     words = _unboxed(box)
     names = {name: option for option in options for name in (option.flag, option.negation)}
-    if stray := re.match(r"Unrecognized options: (.*)", words):
+    if stray := re.search(r"Unrecognized options: (.*)", words):
         first = next((word for word in argv if word in stray[1]), stray[1])
         before = [word for word in argv[: argv.index(first)] if word in names] if first in argv else []
         where = f" after {before[-1]}" if before else ""
