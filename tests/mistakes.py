@@ -33,6 +33,10 @@ METHODS = (
 )
 
 
+MOST = 12 << 30
+"""Bytes of addresses that a process may ask for; JAX takes a third of them, and uses few."""
+
+
 class Mistake(NamedTuple):
     """A command line that is wrong in one way."""
 
@@ -289,7 +293,7 @@ def _mistake(rng: random.Random, command: str, base: list[str], folder: Path) ->
         return kind, base
     if kind == "data" and any(word.startswith("--data=") for word in base):
         labelled = command == "finetune" or (command == "baseline" and base[0] in ("wave", "tleg", "fine"))
-        return add("--data", rng.choice(sources(folder, labelled, command != "reconstruct")))
+        return add("--data", rng.choice(sources(folder, labelled, "--optim.batch=8" in base)))
     if kind == "combination":
         words = rng.choice(COMBINATIONS[command]).split(" ")
         return add(*words) if all(_known(word, named) for word in words) else None

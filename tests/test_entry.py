@@ -50,7 +50,7 @@ def run(code, *words, env=None, **options):
     )
 
 
-def ended(process, timeout=60):
+def ended(process, timeout=300):
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 
@@ -81,6 +81,9 @@ def test_commands_begin_alike():
 # Errors
 
 
+SMALLER = "choose a smaller network or image, or in training a smaller --optim.batch or more --optim.microbatches."
+
+
 class JaxRuntimeError(RuntimeError):
     """As JAX has it."""
 
@@ -90,24 +93,21 @@ class JaxRuntimeError(RuntimeError):
     [
         (UserError("a is b; say c."), 2, "error: a is b; say c."),
         (RunError("the loss is nan; lower it."), 1, "failed: the loss is nan; lower it."),
-        (MemoryError(), 1, "failed: out of memory; choose a smaller --optim.batch, more --optim.microbatches, or a smaller model."),
+        (MemoryError(), 1, "failed: out of memory; " + SMALLER),
         (
             JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1234567 bytes.\nBufferAssignment"),
             1,
-            "failed: out of memory (1234567 bytes were asked for); choose a smaller --optim.batch, more "
-            "--optim.microbatches, or a smaller model.",
+            "failed: out of memory (1234567 bytes were asked for); " + SMALLER,
         ),
         (
             JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 98.5GiB."),
             1,
-            "failed: out of memory (98.5GiB were asked for); choose a smaller --optim.batch, more --optim.microbatches, or a "
-            "smaller model.",
+            "failed: out of memory (98.5GiB were asked for); " + SMALLER,
         ),
         (
             MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,) and data type float64"),
             1,
-            "failed: out of memory (7.45 GiB were asked for); choose a smaller --optim.batch, more --optim.microbatches, or a "
-            "smaller model.",
+            "failed: out of memory (7.45 GiB were asked for); " + SMALLER,
         ),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "failed: No space left on device."),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2, "error: a/b: Permission denied; give another path."),
@@ -312,7 +312,7 @@ def interrupted(process, after=0.0, times=1):
         time.sleep(0.3 if times > 1 else 0)
     began = time.perf_counter()
     result = ended(process)
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 60
     return result
 
 
@@ -420,7 +420,7 @@ def killed(tmp_path, after, cold):
     assert process.stdout.readline() == ".\n"
     time.sleep(after)
     process.send_signal(signal.SIGINT)
-    return ended(process, 180)
+    return ended(process, 600)
 
 
 @pytest.mark.parametrize("after", [0.02, 0.15, 0.6, 2.0])

@@ -110,7 +110,8 @@ def told(error: Exception) -> tuple[str, int]:
         asked = re.search(r"[Aa]llocat\w* ([\d.]+ ?(?:[KMGT]i?B|bytes))", words)
         more = f" ({asked[1]} were asked for)" if asked else ""
         return (
-            f"failed: out of memory{more}; choose a smaller --optim.batch, more --optim.microbatches, or a smaller model."
+            f"failed: out of memory{more}; choose a smaller network or image, or in training a smaller --optim.batch or more "
+            "--optim.microbatches."
         ), 1
     if isinstance(error, BrokenPipeError):  # `--help | head`
         _to_nowhere(sys.stdout)
@@ -129,8 +130,8 @@ def told(error: Exception) -> tuple[str, int]:
             f"failed: {package} is not installed for {sys.executable}; run `{sys.executable} -m pip install -e {extra}`, or "
             "call the Python of the environment that has it."
         ), 1
-    if not _has_device():
-        asked = os.environ.get("JAX_PLATFORMS")
+    asked = os.environ.get("JAX_PLATFORMS")
+    if (asked or "backend" in words) and not _has_device():
         if asked:
             return f"error: JAX finds no device for JAX_PLATFORMS={plain(asked)}; unset it, or set it to cpu.", 2
         return f"failed: JAX finds no device to compute on ({words}); JAX_PLATFORMS=cpu has it take the CPU.", 1
