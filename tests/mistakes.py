@@ -368,9 +368,7 @@ def main() -> None:
         raise Reached
 
     Run.__enter__ = enter
-    resource.setrlimit(
-        resource.RLIMIT_AS, (12 << 30, 12 << 30)
-    )  # whatever asks for more is refused, and the machine lives on
+    resource.setrlimit(resource.RLIMIT_AS, (MOST, MOST))  # what asks for more is refused, and the machine lives on
     os.chdir(sys.argv[1])
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
