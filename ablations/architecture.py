@@ -9,11 +9,21 @@ run with `--depth 6 --pretraining-steps 1500 --epochs 3 --base-lr 0.004 --batch 
 Expected: SWEET first at every size.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("ablations.architecture")
+
 from functools import partial
 
 from ablations import variants
 from ablations.variants import Config, Variant
-from weight_templates import launch
 from weight_templates.config import ScalingOptions
 
 
@@ -26,7 +36,3 @@ VARIANTS = (
 PRESETS = {"default": Config(sizes=("L3H3", "L3H4", "L3H5"))}
 jobs = partial(variants.jobs, "architecture", VARIANTS)
 collect = partial(variants.collect, "architecture", VARIANTS, PRESETS["default"])
-
-
-if __name__ == "__main__":
-    launch.command("ablations.architecture")

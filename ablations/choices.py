@@ -13,11 +13,21 @@ Expected: `half the steps` below `sweet` and `twice the steps` above; `ordinary`
 ahead of all at its own size, and what masks cost gained back at widths that are cut.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("ablations.choices")
+
 from functools import partial
 
 from ablations import variants
 from ablations.variants import Config, Variant
-from weight_templates import launch
 from weight_templates.config import ScalingOptions
 
 
@@ -59,7 +69,3 @@ VARIANTS = (
 PRESETS = {"default": Config(sizes=("L12H12", "L3H5", "L6H6", "L12H3"))}
 jobs = partial(variants.jobs, "choices", VARIANTS)
 collect = partial(variants.collect, "choices", VARIANTS, PRESETS["default"])
-
-
-if __name__ == "__main__":
-    launch.command("ablations.choices")

@@ -10,11 +10,21 @@ Expected: all families above "without", Tucker first; the paper's gaps from one 
 order needs several seeds.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("ablations.constraints")
+
 from functools import partial
 
 from ablations import variants
 from ablations.variants import Config, Variant
-from weight_templates import launch
 from weight_templates.config import ScalingOptions
 
 
@@ -28,7 +38,3 @@ VARIANTS = (
 PRESETS = {"default": Config(sizes=("L3H5", "L4H4", "L5H3"))}
 jobs = partial(variants.jobs, "constraints", VARIANTS)
 collect = partial(variants.collect, "constraints", VARIANTS, PRESETS["default"])
-
-
-if __name__ == "__main__":
-    launch.command("ablations.constraints")

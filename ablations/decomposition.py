@@ -13,6 +13,17 @@ features (`experiments/finetune.py --mode probe`), so that what is measured is w
 `results/decomposition.json`, the records, and from them, through `figures/decomposition.py`, the page in `docs/results`.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("ablations.decomposition")
+
 import dataclasses
 import json
 from pathlib import Path
@@ -35,7 +46,7 @@ from ablations.protocol import (
     size_of,
 )
 from experiments import baseline, decompose, finetune
-from weight_templates import cli, launch
+from weight_templates import cli
 from weight_templates.config import ConstraintOptions, DataOptions, Family, OptimOptions, RunOptions, ScalingOptions
 from weight_templates.errors import UserError
 from weight_templates.files import identity
@@ -179,7 +190,3 @@ def source_about(source: str) -> dict[str, Any]:
     import weight_templates as wt
 
     return wt.load_bank(source).about if wt.is_bank(source) else wt.load_model(source).about
-
-
-if __name__ == "__main__":
-    launch.command("ablations.decomposition")

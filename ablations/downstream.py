@@ -11,17 +11,23 @@ The same runs as `ablations/methods.py` makes, whose description says what BANK 
 are not made again.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("ablations.downstream")
+
 import dataclasses
 from functools import partial
 
 from ablations import methods
-from weight_templates import launch
 
 
 PRESETS = {"default": dataclasses.replace(methods.Config(), sizes=("L6H6",))}
 jobs = partial(methods.jobs, name="downstream")
 collect = partial(methods.collect, name="downstream", default=PRESETS["default"])
-
-
-if __name__ == "__main__":
-    launch.command("ablations.downstream")

@@ -14,6 +14,17 @@ is random for a size: the baselines' training, adaptation, fine-tuning; BANK and
 `results/methods.json`, the records, and from them, through `figures/methods.py`, the page in `docs/results`.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("ablations.methods")
+
 import dataclasses
 import functools
 import itertools
@@ -40,7 +51,7 @@ from ablations.protocol import (
     tuned,
 )
 from experiments import adapt, baseline
-from weight_templates import cli, launch
+from weight_templates import cli
 from weight_templates.config import DataOptions, OptimOptions, RunOptions, ViTConfig
 from weight_templates.errors import UserError
 from weight_templates.files import identity
@@ -270,7 +281,3 @@ def collect(config: Config, jobs: list[Job], name: str = "methods", default: Con
         **dataclasses.asdict(config.protocol),
     }
     figures.main(keep(name, about, [record for job in jobs for record in job.result]))
-
-
-if __name__ == "__main__":
-    launch.command("ablations.methods")

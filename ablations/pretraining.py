@@ -11,6 +11,17 @@ a second call goes on where the first was stopped. Step times are a job of their
 Writes `results/pretraining.json`, the records, and from them, through `figures/pretraining.py`, the page in `docs/results`.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("ablations.pretraining")
+
 import base64
 import dataclasses
 import io
@@ -26,7 +37,7 @@ from figures.records import keep
 
 from ablations.protocol import called, check_distinct, check_positive, extent, flags
 from experiments import pretrain
-from weight_templates import cli, launch
+from weight_templates import cli
 from weight_templates.config import ConstraintOptions, DataOptions, Family, RunOptions
 from weight_templates.errors import UserError
 from weight_templates.jobs import Job
@@ -181,7 +192,3 @@ def _public(source: str) -> str:
     """A source without the folders that it lies in, which are nobody's business."""
     name, numbers = parts(source)
     return ":".join([name if name.startswith("hub:") else called(name), *map(str, numbers)])
-
-
-if __name__ == "__main__":
-    launch.command("ablations.pretraining")

@@ -17,6 +17,17 @@ Writes `results/sizes.json`, the records, and from them, through `figures/sizes.
 `docs/results`.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("ablations.sizes")
+
 import dataclasses
 import itertools
 from typing import Annotated, Any
@@ -41,7 +52,7 @@ from ablations.protocol import (
     tuned,
 )
 from experiments import adapt
-from weight_templates import cli, launch
+from weight_templates import cli
 from weight_templates.errors import UserError
 from weight_templates.files import identity
 from weight_templates.jobs import Job
@@ -181,7 +192,3 @@ def collect(config: Config, jobs: list[Job]) -> None:
         **dataclasses.asdict(config.protocol),
     }
     figures.main(keep("sizes", about, [record for job in jobs for record in job.result]))
-
-
-if __name__ == "__main__":
-    launch.command("ablations.sizes")

@@ -8,11 +8,22 @@ Zero-shot initialisation (`experiments/initialize.py`) needs no such thing; the 
 source's. The head, such as the decoder, is the bank's. The same command goes on where it was stopped or killed.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("experiments.adapt")
+
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-from weight_templates import cli, launch
+from weight_templates import cli
 from weight_templates.config import Adaptation, RunOptions, to_json
 from weight_templates.errors import UserError
 from weight_templates.files import digest_of_file
@@ -94,7 +105,3 @@ def cost(config: Config) -> float:
 
     image = programs.flops_of_image(programs.bank_task(bank, config), target)
     return image * (config.optim.steps or float("nan")) * config.optim.batch
-
-
-if __name__ == "__main__":
-    launch.command("experiments.adapt")

@@ -23,12 +23,23 @@ The last three take a teacher instead of a source: a classifier that `experiment
 they first train it on the same data by the same recipe. Teacher and templates are made once, whatever the sizes.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("experiments.baseline")
+
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from experiments import finetune
-from weight_templates import cli, launch
+from weight_templates import cli
 from weight_templates.baselines import METHODS, method
 from weight_templates.config import to_json
 from weight_templates.files import identity
@@ -55,7 +66,9 @@ def main(config: Any) -> Path:
     for name in ("source", "teacher"):
         if hasattr(config, name):
             about[name] = identity(getattr(config, name), "give the path of a classifier, or none")
-    run = training.Run("baseline", f"{config.name}-L{target.depth}H{target.heads}", about, config.run, ("model.safetensors",))
+    run = training.Run(
+        "baseline", f"{config.name}-L{target.depth}H{target.heads}", about, config.run, ("model.safetensors",)
+    )
     made = run.path / "model.safetensors"
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
@@ -101,7 +114,3 @@ def report(target: Any, parameters: int, cost: dict[str, Any]) -> None:
         f"{target.depth} layers, {target.heads} heads, {parameters:,} parameters, made from {cost['transferred']:,} numbers of "
         f"the source; source pre-training {source}, for this size {cost['size_flops']:.3g} FLOPs"
     )
-
-
-if __name__ == "__main__":
-    launch.command("experiments.baseline")

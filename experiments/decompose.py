@@ -9,13 +9,24 @@ how it falls with the ranks. `--steps` then fits the bank to the model's feature
 the width become models, too. Nobody's pre-training is repeated: all is done in seconds, and a fit in minutes.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("experiments.decompose")
+
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from weight_templates import cli, launch
+from weight_templates import cli
 from weight_templates.config import (
     ConstraintOptions,
     DataOptions,
@@ -75,7 +86,9 @@ def main(config: Config) -> Path:
     model, origin = read(config)
     backbone = getattr(model, "backbone", model)
     constraint = constraint_of(config, backbone)
-    run = training.Run("decompose", f"{config.constraint.family}-{Path(config.model).stem}", about, config.run, ("bank.safetensors",))
+    run = training.Run(
+        "decompose", f"{config.constraint.family}-{Path(config.model).stem}", about, config.run, ("bank.safetensors",)
+    )
     made = run.path / "bank.safetensors"
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")
@@ -185,7 +198,3 @@ def check(config: Config) -> None:
     model, _ = read(config)
     if config.steps:
         programs.check_images(Features(), config, getattr(model, "backbone", model).config)
-
-
-if __name__ == "__main__":
-    launch.command("experiments.decompose")

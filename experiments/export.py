@@ -6,6 +6,17 @@
 Models of the enhanced dress have no counterpart elsewhere: `docs/enhanced_vit.py` reads our own files in PyTorch.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("experiments.export")
+
 import dataclasses
 from pathlib import Path
 from typing import Literal
@@ -49,7 +60,3 @@ def main(config: Config) -> Path:
     print(f"{trees.count(loaded.model):,} parameters")
     cli.say(f"model            {config.out}")
     return Path(config.out)
-
-
-if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse({"default": Config()})))

@@ -14,11 +14,22 @@ statistics over the training images; MAE's probe crops and flips, and learns wit
 16 thousand. The learning rate ends at 0, not at 1e-6.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("experiments.finetune")
+
 import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from weight_templates import cli, launch
+from weight_templates import cli
 from weight_templates.config import FINE, PROBE, Finetuning, RecipeOptions, RunOptions, ViTConfig, to_json
 from weight_templates.errors import UserError
 from weight_templates.files import identity
@@ -170,7 +181,3 @@ def backbone_of(config: Config) -> tuple[Any, str]:
     if config.image is not None:
         vit = convert.at_resolution(vit, config.image)
     return vit, origin
-
-
-if __name__ == "__main__":
-    launch.command("experiments.finetune")

@@ -6,6 +6,17 @@
 The file is what `experiments/finetune.py` takes, `wt.load_model` reads and, by `--format`, timm or Hugging Face.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("experiments.initialize")
+
 import dataclasses
 import time
 from pathlib import Path
@@ -66,7 +77,3 @@ def main(config: Config) -> Path:
     )
     cli.say(f"model            {config.out}")
     return Path(config.out)
-
-
-if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse({"default": Config()})))

@@ -11,11 +11,22 @@ epochs of batch 1024). `--task masked` reconstructs hidden patches; `--task clas
 The same command goes on where it was stopped or killed.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("experiments.pretrain")
+
 import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from weight_templates import cli, launch
+from weight_templates import cli
 from weight_templates.config import (
     DecoderConfig,
     OptimOptions,
@@ -93,7 +104,3 @@ def cost(config: Config) -> float:
     from weight_templates import programs
 
     return programs.flops_of_pretraining(config)
-
-
-if __name__ == "__main__":
-    launch.command("experiments.pretrain")

@@ -6,6 +6,17 @@ writes `reconstructed.png` beside the bank, or where `--out` says, and prints th
 of `--data`; many of them will have been trained on, unless `--data.split` says otherwise.
 """
 
+if __name__ == "__main__":  # before the imports, which take a second: Ctrl-C is heard meanwhile
+    try:
+        from weight_templates.entry import command
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "failed: this Python has no weight_templates; install it as README.md says, or call one that has it."
+        ) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    command("experiments.reconstruct")
+
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -93,7 +104,3 @@ def made(config: Config) -> tuple[dict[str, Any], dict[str, float]]:
     chosen = loaded.good[:: max(1, len(loaded.good) // config.images)][: config.images]
     views = jnp.asarray(np.stack([data.evaluation_view(loaded.source.image(int(i)), size) for i in chosen]))
     return masked.reconstructions(models, views, key=jr.key(config.seed))
-
-
-if __name__ == "__main__":
-    cli.run(lambda: main(cli.parse({"default": Config()})))

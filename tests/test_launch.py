@@ -57,7 +57,7 @@ def test_here_one_failure_does_not_stop_the_others(tmp_path):
 
 
 def test_here_a_fault_of_the_program_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
-    """It is told in full, as what it is."""
+    """It is told as what it is, and where its traceback is."""
     cell = work.cell
 
     def faulty(asked):
@@ -68,8 +68,13 @@ def test_here_a_fault_of_the_program_does_not_stop_the_others(tmp_path, capsys, 
         launch.run_here(work.jobs(work.Config(root=str(tmp_path))))
     assert (tmp_path / "done-1").exists()
     told = capsys.readouterr().err
-    assert "ZeroDivisionError" in told
-    assert "failed   wait-0: see above." in told
+    assert (
+        "failed   wait-0: ZeroDivisionError (division by zero), a fault of the program and not of yours; its traceback"
+        in told
+    )
+    assert (
+        "ZeroDivisionError" in Path(told.partition("its traceback is in ")[2].partition(".txt")[0] + ".txt").read_text()
+    )
     failed, done = (line for line in status.report(tmp_path).splitlines() if line.startswith("wait-"))
     assert "failed" in failed
     assert failed.endswith("ZeroDivisionError: division by zero.")  # and names no log: that was the terminal

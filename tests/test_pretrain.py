@@ -208,7 +208,7 @@ def mistaken(capsys, *words):
         (["--optim.weight-decay=-1"], ["negative"]),
         (["--seed=-1"], ["--seed -1"]),
         (["--data.threads=0"], ["--data.threads 0"]),
-        (["--decoder.mask-ratio=nan"], ["nan", "between 0 and 1"]),
+        (["--decoder.mask-ratio=nan"], ["nan", "finite"]),
         (["--data=~nobody-of-that-name/images"], ["nobody-of-that-name"]),
         (["--run.devices=7"], ["7", "this host has 2"]),
         (["--run.log-every=0"], ["--run.log-every"]),

@@ -5,7 +5,6 @@ import dataclasses
 import io
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,9 +13,13 @@ from typing import Any, TypeVar
 import tyro
 
 from .config import BACKBONES, with_backbone
-from .errors import RunError, UserError
-from .files import cache_folder
+from .entry import TUNABLES, run, say
+from .errors import UserError
+from .help import help_of
+from .options import check_names, check_values, options_of, sentence
 
+
+__all__ = ["TUNABLES", "clock", "errors_to", "parse", "parse_command", "run", "say"]
 
 Config = TypeVar("Config")
 
@@ -32,7 +35,7 @@ def parse(presets: Mapping[str, Config], argv: list[str] | None = None) -> Confi
 
     **Returns:** the configuration.
 
-    Exits with 0 after `--help`; raises UserError for a flag or value that does not parse.
+    Exits with 0 after `--help`; raises UserError for a flag or value that does not parse, and for one that no option takes.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     base = presets[_chosen("preset", presets, argv)]
@@ -40,7 +43,7 @@ def parse(presets: Mapping[str, Config], argv: list[str] | None = None) -> Confi
     if hasattr(inner, "backbone"):  # its sizes have other names for another backbone, so it is read first
         inner = with_backbone(inner, _chosen("backbone", {inner.backbone: None} | BACKBONES, argv))
         base = dataclasses.replace(base, config=inner) if hasattr(base, "config") else inner
-    return _parsed(type(base), argv, default=base)
+    return _parsed(base, argv)
 
 
 def parse_command(
@@ -60,26 +63,46 @@ def parse_command(
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     names = list(commands)
-    if argv[:1] in (["--help"], ["-h"]):
+    if argv and argv[0] in names:
+        return argv[0], _parsed(config_of(argv[0]), argv[1:], argv[0])
+    if _asks_for_help(argv):
         print(about.strip())
         raise SystemExit(0)
-    if not argv or argv[0] not in names:
-        given = f"there is no {argv[0]!r} here" if argv else "no method was given"
-        raise UserError(f"{given}; choose among {', '.join(names)}.")
-    default = config_of(argv[0])
-    prog = f"{Path(sys.argv[0]).name} {argv[0]}"
-    return argv[0], _parsed(type(default), argv[1:], default=default, prog=prog)
+    fault = "nothing was chosen" if not argv or argv[0].startswith("-") else f"there is no {argv[0]!r} here"
+    raise UserError(f"{fault}; say first which of {', '.join(names)}.")
 
 
-def _parsed(kind: Any, argv: list[str], **options: Any) -> Any:
+def _parsed(default: Any, argv: list[str], *words: str) -> Any:
+    options = options_of(default)
+    if _asks_for_help(argv):
+        print(help_of(default, options, *words))
+        raise SystemExit(0)
+    check_names(argv, options)
     heard = io.StringIO()
     try:
-        with contextlib.redirect_stderr(heard):
-            return tyro.cli(kind, args=argv, **options)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise UserError(_sentence(heard.getvalue())) from None
+        with contextlib.redirect_stderr(heard), _wide():
+            config = tyro.cli(type(default), args=argv, default=default, add_help=False)
+    except SystemExit:
+        raise UserError(sentence(heard.getvalue(), options, argv)) from None
+    check_values(config, options, argv)
+    return config
+
+
+@contextlib.contextmanager
+def _wide() -> Iterator[None]:
+    """Has tyro break no line of what it says."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def _asks_for_help(argv: list[str]) -> bool:
+    return "-h" in argv or "--help" in argv
 
 
 def _chosen(option: str, names: Mapping[str, Any], argv: list[str]) -> str:
@@ -93,38 +116,6 @@ def _chosen(option: str, names: Mapping[str, Any], argv: list[str]) -> str:
     if name not in names:
         raise UserError(f"there is no {option} {name!r}; choose --{option} among {', '.join(names)}.")
     return name
-
-
-def _sentence(box: str) -> str:
-    """What tyro drew in a box, as one sentence."""
-    plain = re.sub(r"\x1b\[[0-9;]*m|\[/?bold\]", "", box)
-    lines = [line.strip("│| ") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
-    words = " ".join(" ".join(line for line in lines if not re.fullmatch("─+", line)).split())
-    words = re.split(r"Argument helptext:|For full helptext", words)[0].strip()
-    words = re.sub(r"no type matching .* could be instantiated from (\[.*?\])\. Got errors:.*", r"got \1.", words)
-    words = words[:1].lower() + words[1:].rstrip(" .")
-    return f"{words or 'the command line does not parse'}; see --help."
-
-
-TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1099511627776:glibc.malloc.trim_threshold=1099511627776"
-"""Huge pages; and what the main thread has freed is kept for what it asks for next, however large."""
-
-
-def _tune_allocator() -> None:
-    """Starts the process again with glibc's allocator tuned, unless the user has tuned it.
-
-    XLA allocates the temporaries of a step anew every time; faulting them in from the kernel is a fifth to a third of a step
-    on a CPU on 4 kB pages, a tenth on huge ones, and now and then a whole step, when the kernel looks for such pages. glibc
-    reads the settings before Python starts, so a process cannot change them for itself.
-    """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = TUNABLES
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def say(text: str) -> None:
-    """Tells the user something that is not a result."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -149,30 +140,3 @@ def errors_to(path: Path) -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
-
-
-def run(main: Callable[[], Any]) -> None:
-    """Runs `main`; a UserError ends the process with one sentence and code 2, a RunError with one and code 1."""
-    _tune_allocator()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "jax"))  # a second start hardly compiles
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")  # nor does it the many small programs
-    try:
-        main()
-    except UserError as error:
-        say(f"error: {error}")
-        raise SystemExit(2) from None
-    except RunError as error:
-        say(f"failed: {error}")
-        raise SystemExit(1) from None
-    except MemoryError:
-        say("failed: out of memory; choose a smaller --optim.batch, more --optim.microbatches, or a smaller model.")
-        raise SystemExit(1) from None
-    except BrokenPipeError:  # `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
-    except OSError as error:  # a full disk, a folder that cannot be written
-        say(f"failed: {error}")
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        say("interrupted; a run goes on from its last checkpoint when the same command is given again.")
-        raise SystemExit(130) from None

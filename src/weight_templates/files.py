@@ -103,5 +103,8 @@ def _digest(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-templates"
+    """Where what can be made again is kept: XDG_CACHE_HOME or ~/.cache; raises UserError where there is no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weight-templates"
+    except RuntimeError:
+        raise UserError("there is no home folder for caches; set HOME or XDG_CACHE_HOME to a folder.") from None

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from .config import digest, to_json
+from .entry import plain
 from .errors import RunError, UserError
 from .files import digest_of_file, expanded, write_json
 
@@ -81,7 +82,7 @@ class Job:
                 str(problem) if isinstance(problem, UserError | RunError) else f"{type(problem).__name__}: {problem}"
             )
             if not error.exists():  # of several processes, the first to fail knows why
-                write_json(error, {"error": " ".join(words.split()), "log": _log()})
+                write_json(error, {"error": plain(words), "log": _log()})
             raise
         path = isinstance(value, Path)
         if leads:

@@ -2,24 +2,24 @@
 
 import contextlib
 import dataclasses
-import importlib
 import itertools
 import math
 import os
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from . import cli
+from . import cli, entry
 from .config import digest, to_json
+from .entry import command as command
 from .errors import RunError, UserError
 from .files import expanded, write_json
+from .help import LAST
 from .jobs import Found, Job, State, compute_inline, read_json, states
 
 
@@ -86,22 +86,22 @@ class LaunchOptions:
 HERE = LaunchOptions()
 
 
-def command(module: str) -> None:
-    """The command line of an experiment or ablation: reads it, and launches what it asks for; never returns an error but
-    as `cli.run` does.
+def execute(module: Any) -> None:
+    """The command line of an experiment or ablation: reads it, and launches what it asks for.
 
     **Arguments:**
 
-    - `module`: its name. It has `main(config)`, and `PRESETS` (or `METHODS`, names of subcommands, and `method(name)`, the
-        configuration of one). An
-        ablation has instead of `main` its grid, `jobs(config)`, and `collect(config, jobs)`, which makes records and
-        pages of those that are done. Either may have `cost(config)`, the FLOPs of a job, and `check(config)`, which
-        raises UserError for what can be refused before a job is submitted.
+    - `module`: it has `main(config)`, and `PRESETS`, or `METHODS`, names that the first word chooses among,
+        and `method(name)`, the configuration of one, or only `Config`, and then runs here whatever happens. An ablation has instead of `main` its grid, `jobs(config)`,
+        and `collect(config, jobs)`, which makes records and pages of those that are done. Either may have
+        `cost(config)`, the FLOPs of a job, and `check(config)`, which raises UserError for what can be refused before a
+        job is submitted.
+
+    Raises UserError and RunError; `weight_templates.entry.run` tells them.
     """
-    cli.run(lambda: _launch(importlib.import_module(module)))
-
-
-def _launch(module: Any) -> None:
+    if not (hasattr(module, "PRESETS") or hasattr(module, "METHODS")):
+        module.main(cli.parse({"default": module.Config()}))
+        return
     asked = parse(module, sys.argv[1:])
     config, options = asked.config, asked.launch
     options.check()
@@ -123,9 +123,10 @@ def _launch(module: Any) -> None:
 def parse(module: Any, argv: list[str]) -> Any:
     """A module's command line, read into a `config` and the options of its `launch`; raises UserError."""
     if hasattr(module, "METHODS"):
-        words = module.__doc__ or ""
-        return cli.parse_command(module.METHODS, lambda name: _with_options(module.method(name)), words, argv)[1]
-    return cli.parse({name: _with_options(config) for name, config in module.PRESETS.items()}, argv)
+        about, name = module.__doc__ or "", module.__name__
+        return cli.parse_command(module.METHODS, lambda m: _with_options(module.method(m), name), about, argv)[1]
+    commands = {name: _with_options(config, module.__name__) for name, config in module.PRESETS.items()}
+    return cli.parse(commands, argv)
 
 
 def sweep(module: Any, config: Any, options: LaunchOptions = HERE, argv: Sequence[str] = ()) -> None:
@@ -176,23 +177,22 @@ def run_here(jobs: Sequence[Job]) -> None:
             except (UserError, RunError) as error:
                 cli.say(f"failed   {job.name}: {error}")
                 failed += 1
-            except Exception:  # a fault of the program's: told in full, and no reason to leave the others undone
-                traceback.print_exc()
-                cli.say(f"failed   {job.name}: see above.")
+            except Exception as error:  # a fault of the program's is no reason to leave the others undone
+                cli.say(f"failed   {job.name}: {entry.told(error)[0].removeprefix('failed: ')}")
                 failed += 1
     if failed:
         raise RunError(f"{failed} of {len(jobs)} jobs failed; the same command runs them again.")
 
 
-def _with_options(config: Any) -> Any:
-    """A configuration beside the options of launching, as one command line."""
+def _with_options(config: Any, module: str) -> Any:
+    """A configuration beside the options of launching, as one command line, of a module whose docstring has examples."""
     flat = tyro.conf.arg(name="")
     fields: list[Any] = [
         ("config", Annotated[type(config), flat]),
-        ("launch", Annotated[LaunchOptions, flat], dataclasses.field(default=HERE)),
+        ("launch", Annotated[LaunchOptions, flat, LAST], dataclasses.field(default=HERE)),
     ]
     kind = dataclasses.make_dataclass("Command", fields, frozen=True)
-    kind.__doc__ = type(config).__doc__
+    kind.__doc__, kind.__module__ = type(config).__doc__, module
     return kind(config)
 
 
@@ -244,7 +244,8 @@ def submit(jobs: Sequence[Job], options: LaunchOptions) -> None:
             return
         wanted = []
     try:
-        follow(left, wanted, options)
+        with entry.raising():
+            follow(left, wanted, options)
     except KeyboardInterrupt:
         if options.launch != "slurm":
             raise

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from jaxtyping import PRNGKeyArray
 
+from ..entry import leave
+
 
 State = TypeVar("State")
 
@@ -74,7 +76,7 @@ class Interrupt:
 
     def _launched(self, number: int) -> bool:
         before = self._before[number]
-        return callable(before) and before is not signal.default_int_handler
+        return callable(before) and before not in (signal.default_int_handler, leave)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
@@ -82,5 +84,7 @@ class Interrupt:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.asked and not self._launched(number):
+            if self._before[signal.SIGINT] is leave:
+                leave()
             raise KeyboardInterrupt
         self.asked = max(self.asked, 1 + self.ORDER.index(number))
