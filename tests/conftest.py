@@ -34,10 +34,12 @@ jax.config.update("jax_num_cpu_devices", 2)
 
 
 def pytest_collection_modifyitems(config, items):
-    if "large" not in config.option.markexpr:
-        for item in items:
-            if item.get_closest_marker("large"):
-                item.add_marker(pytest.mark.skip(reason="takes long, or gigabytes; say pytest -m large"))
+    reasons = {"large": "takes long, or gigabytes; say pytest -m large", "fuzz": "finds known faults; say pytest -m fuzz"}
+    for marker, reason in reasons.items():
+        if marker not in config.option.markexpr:
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_sessionfinish():

@@ -21,7 +21,10 @@ MAY_IMPORT = {
     "files": {"errors"},
     "trees": set(),
     "older": set(),
-    "cli": {"config", "errors", "files"},
+    "entry": {"errors", "files"},
+    "options": BASE,
+    "help": BASE | {"options"},
+    "cli": {"config", "entry", "errors", "files", "help", "options"},
     "constraints": BASE,
     "nn": BASE,
     "models": BASE | {"nn"},
@@ -38,7 +41,7 @@ MAY_IMPORT = {
     "data": BASE,
     "pictures": BASE,
     "tasks": ENGINE | {"cli", "counting", "data", "pictures"},
-    "training": BASE | {"cli", "older"},
+    "training": BASE | {"cli", "entry", "older"},
     "learning": ENGINE | {"data", "scaling", "tasks", "training"},
     "programs": ENGINE
     | {"bank", "cli", "convert", "data", "inherit", "learning", "pictures", "scaling", "tasks", "training"},
@@ -46,12 +49,12 @@ MAY_IMPORT = {
     "notebooks": BASE | {"bank", "convert", "data", "inherit", "models", "programs", "training"},
     "baselines": ENGINE
     | {"bank", "cli", "convert", "counting", "data", "from_model", "inherit", "learning", "programs", "tasks", "training"},
-    "jobs": BASE,
-    "launch": BASE | {"cli", "help", "jobs"},
-    "help": BASE,
+    "jobs": BASE | {"entry"},
+    "launch": BASE | {"cli", "entry", "help", "jobs"},
 }
-LATE = {("config", "models")}
-"""A configuration creates its backbone, and imports it then: nothing in `config` may import JAX."""
+LATE = {("config", "models"), ("entry", "launch")}
+"""What is imported where it is called: a configuration creates its backbone, and nothing in `config` may import JAX; the
+first line of a command hears Ctrl-C, and launches what comes after it."""
 
 WHY_LONG: dict[str, str] = {}
 """Files past 400 lines, and the reason."""

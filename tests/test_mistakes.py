@@ -17,6 +17,7 @@ import pytest
 from . import mistakes
 
 
+pytestmark = pytest.mark.fuzz
 ROOT = Path(__file__).parents[1]
 SECONDS, MEGABYTES = 10, 2048
 """The most that a mistake may take, of a core and of memory."""

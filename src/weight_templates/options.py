@@ -27,7 +27,7 @@ class Option(NamedTuple):
     """The dataclass that it is a field of."""
     field: str
     title: str
-    """Of the group it is shown in; nothing for those at the top."""
+    """Title of the group it is shown in; empty for those at the top."""
     kind: Any
     """Its type, without annotations."""
     path: tuple[str, ...]
