@@ -136,10 +136,12 @@ def counted(line: str, point: Point) -> int:
 
 def shares(point: Point) -> tuple[str, str]:
     """FLOPs factored over FLOPs expanded: of the governed weights alone, as `auto` counts them, and of the step."""
+    import equinox as eqx
+
     from weight_templates.constrained import factored_share
 
     return (
-        f"{factored_share(*constrained(point)):.2f}",
+        f"{eqx.filter_eval_shape(factored_share, *constrained(point)):.2f}",
         f"{counted('tucker, factored', point) / counted('tucker', point):.2f}",
     )
 

@@ -22,6 +22,8 @@ class EnhancedViT(nn.Module):
         """`tensors` by their names in the file; `model` is the configuration in its header, and `pool` what the head
         sees: the mean over patches ("mean"), the class token ("cls"), or None where there is no head."""
         super().__init__()
+        if (kind := model.get("kind", "vit")) != "vit":  # earlier files do not tell
+            raise ValueError(f"this is a {kind}, not a vision transformer")
         if model["dress"] != "enhanced":
             raise ValueError("this is a model of the plain dress: export it with --format timm")
         self.patch, self.heads, self.head_dim = model["patch"], model["heads"], model["head_dim"]

@@ -62,6 +62,7 @@ def test_every_method_leaves_a_model_and_its_account(tmp_path, source):
         "isomorphic-pruning": [source, "--batches=1", *FEW],
         "front": [source],
         "hydravit": [source],
+        "decomposed": [source],
         "dmae": [source, "--optim.steps=2", "--optim.batch=8", "--decoder.width=16", "--decoder.heads=2", *FEW],
     }
     network = ["--model.image=16", "--model.heads=4", "--model.head-dim=4", "--model.depth=3"]
@@ -79,7 +80,7 @@ def test_every_method_leaves_a_model_and_its_account(tmp_path, source):
         assert (cost["transferred"] > 0) == (method not in ("scratch", "mimetic", "dmae")), method
         if method in ("wave", "tleg"):  # a template, and what goes with the size
             assert cost["transferred"] < trees.count(wt.ViT(model.config.resized(3, 4), key=jr.key(0))), method
-        if method in ("weight-selection", "isomorphic-pruning", "front", "hydravit"):
+        if method in ("weight-selection", "isomorphic-pruning", "front", "hydravit", "decomposed"):
             assert cost["transferred"] == trees.count(model), method
         planned = planned_cost(tmp_path, method, *words, *TARGET)
         told = cost["size_flops"] + (cost["source_flops"] if method in ("wave", "tleg") else 0)

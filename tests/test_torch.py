@@ -17,7 +17,7 @@ import weight_templates as wt
 from weight_templates import convert, naming
 from weight_templates.convert import export_model, load_model, save_model
 
-from .helpers import ENHANCED, PLAIN, WIDE, model_of, same
+from .helpers import BACKBONES, ENHANCED, PLAIN, WIDE, model_of, same
 
 
 def test_missing_extras_are_named(tmp_path, monkeypatch):
@@ -109,6 +109,9 @@ def test_the_pytorch_module_of_the_documents_computes_the_same(tmp_path, torch, 
     save_model(tmp_path / "plain.safetensors", model_of(PLAIN), {})
     with pytest.raises(ValueError, match="--format timm"):
         module.EnhancedViT.load(tmp_path / "plain.safetensors")
+    save_model(tmp_path / "other.safetensors", model_of(BACKBONES["convnext"]), {})
+    with pytest.raises(ValueError, match="a convnext, not a vision transformer"):
+        module.EnhancedViT.load(tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize("under", ["model", "state_dict", "model_state", None])

@@ -128,6 +128,9 @@ class FromNothing(AbstractMethod):
 class FromSource(AbstractMethod):
     """A method that takes from a bank or a model."""
 
+    any_backbone: ClassVar[bool] = False
+    """Whether its source may be another network than a vision transformer."""
+
     source: tyro.conf.Positional[str] = ""
     """A bank or a model to take from."""
     source_heads: int | None = None
@@ -173,7 +176,7 @@ def open_source(method: FromSource) -> Source:
     else:
         loaded = convert.load_model(method.source, heads=method.source_heads)
         backbone, about, found = backbone_of(loaded.model), loaded.about, None
-    if not isinstance(backbone, ViT):
+    if not (method.any_backbone or isinstance(backbone, ViT)):
         raise UserError(
             f"{method.name} is for vision transformers, but {method.source} is a {type(backbone).__name__}; give another source."
         )

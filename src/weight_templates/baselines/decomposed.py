@@ -22,6 +22,7 @@ class Decomposed(FromSource):
     """unified: one template for all matrices. components: one for each kind of matrix."""
 
     name: ClassVar[str] = "decomposed"
+    any_backbone: ClassVar[bool] = True
 
     def check_options(self) -> None:
         FromSource.check_options(self)

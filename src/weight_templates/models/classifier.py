@@ -38,19 +38,19 @@ class Classifier(AbstractHead):
         return cls(backbone, **options, key=key)
 
     def __call__(
-        self, image: Float[Array, "h w 3"], gates: Float[Array, "layer 2"] | None = None
+        self, image: Float[Array, "h w 3"], gates: Float[Array, "layer branch"] | None = None
     ) -> Float[Array, " classes"]:
         """**Arguments:**
 
         - `image`: pixels, normalised by the mean and deviation of ImageNet.
-        - `gates`: what the two branches of every block are multiplied with, for stochastic depth; None: with 1.
+        - `gates`: what the branches of every block are multiplied with, for stochastic depth; None: with 1.
 
         **Returns:** the logits.
         """
         return self.head(self.pooled(image, gates))
 
     def pooled(
-        self, image: Float[Array, "h w 3"], gates: Float[Array, "layer 2"] | None = None
+        self, image: Float[Array, "h w 3"], gates: Float[Array, "layer branch"] | None = None
     ) -> Float[Array, " features"]:
         """What the head sees of an image."""
         return self.backbone.pooled(image, self.pool, gates)
