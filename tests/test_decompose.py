@@ -105,6 +105,20 @@ def test_sweeps_never_raise_the_error(family, seed):
         assert end < start - 1e-3
 
 
+def test_sweeps_end_where_they_gain_nothing():
+    """Of a total energy of 100: sweeps that settle, that make it worse, and that are exact."""
+
+    def last(energies, sweeps=10):
+        gains = iter(energies)
+        return factorize.sweep(lambda state: (state + 1, next(gains)), 0, 50.0, 100.0, sweeps)
+
+    assert last([60.0, 70.0, 70.002, 80.0]) == 3  # under 1e-4 of the 30 that were lost
+    assert last([60.0, 70.0, 70.004, 80.0], 4) == 4
+    assert last([60.0, 55.0, 90.0]) == 1
+    assert last([100.0, 101.0]) == 1
+    assert last([60.0, 70.0], 0) == 0
+
+
 @pytest.mark.parametrize("family", MADE)
 def test_the_scale_of_the_weights_is_that_of_the_result(family, rng):
     weights = noise(rng)
@@ -289,6 +303,13 @@ def test_few_terms_are_found_without_a_sweep(shape, rank, rng):
     for more in (0, 3):
         found = fitted(wt.Svd(rank + more), weights, wt.Shape(*shape), sweeps=0)
         assert norm(weights - found) < 1e-5 * norm(weights)
+
+
+def test_conjugate_eigenvectors_give_independent_terms():
+    """In rows and columns: mixtures of the identity and of a quarter turn have complex eigenvectors only."""
+    core = np.stack([np.eye(2), [[0.0, -1.0], [1.0, 0.0]]])
+    terms, _ = factorize.diagonalised_terms(core, 2)
+    assert [np.linalg.matrix_rank(term) for term in terms[1:]] == [2, 2]
 
 
 def test_svd_is_as_good_as_tensorly(rng):
