@@ -274,6 +274,26 @@ def test_folders_that_may_not_be_read(tmp_path, monkeypatch):
         opened(tmp_path)
 
 
+def test_folders_of_the_system_are_not_looked_into(tmp_path, monkeypatch):
+    """Only root may read lost+found, at the top of many disks."""
+    image_folder(tmp_path, np.random.default_rng(0))
+    for name in ("lost+found", "private"):
+        (tmp_path / name).mkdir()
+    access, listdir = os.access, os.listdir
+
+    def closed(path):
+        return os.path.basename(path) in ("lost+found", "private")
+
+    def refuse(path):
+        if closed(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: not closed(path) and access(path, mode))
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert len(opened(tmp_path)) == 12
+
+
 def test_too_many_synthetic_images_are_refused():
     with pytest.raises(
         UserError, match=r"1,000,000,000,000 synthetic images would take 64 TB of memory, and there are"

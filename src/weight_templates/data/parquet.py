@@ -3,16 +3,18 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
 from ..files import cache_folder
 from .encoded import About, Encoded, beyond, shown, spread, stamp_of
+from .folder import hidden
 from .limits import POINTER, available, check_memory, free_disk, read_regular, words
 from .rows import Called, Cells, Columns, Shard, check_alike, columns_of, labels_of_shards, unlabelled
 from .splits import alike, choose, usual
@@ -130,7 +132,7 @@ def open_parquet(
         shown(root.resolve().name),
         Called(cells),
         cells,
-        None if found is None else found.labels[list(rows)],
+        None if found is None else found.labels[np.asarray(rows)],
         () if found is None else found.classes,
         stamp,
         About(
@@ -142,8 +144,9 @@ def open_parquet(
 
 
 def _folders(root: Path) -> list[str]:
-    """The folders in a folder that are not hidden, by name."""
-    return sorted(os.path.join(root, n) for n in os.listdir(root) if n[0] not in "._" and os.path.isdir(root / n))
+    """The folders in a folder that are neither hidden nor closed to us, by name."""
+    found = sorted(os.path.join(root, name) for name in os.listdir(root) if name[0] != "_" and not hidden(name))
+    return [folder for folder in found if os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)]
 
 
 def _parquet_in(folder: Path) -> list[Path]:
@@ -268,7 +271,7 @@ def _lay_out(part: Part, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _beside(folder: Path):
+def _beside(folder: Path) -> Callable[[str], bytes]:
     """Reads the files that rows refer to: regular ones below the set's own folder, and no others."""
     inside = folder.resolve()
 
