@@ -177,13 +177,13 @@ def test_damaged_files_are_one_sentence(tmp_path, images, rng, save):
         with pytest.raises(UserError, match=r"x.npz does not read as .npz \(.*\); save it again"):
             opened(tmp_path / "x.npz")
     refused = 0
-    for place in rng.integers(0, len(whole), 300):
+    for place in rng.integers(0, len(whole), 100):
         (tmp_path / "x.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         try:
             opened(tmp_path / "x.npz").image(0)
         except UserError:
             refused += 1
-    assert refused > 30
+    assert refused > 10
 
 
 def test_a_header_that_says_more_than_there_is_fills_no_memory(tmp_path):

@@ -1,7 +1,9 @@
 """Sources, augmentation against Pillow, and batches that depend on seed and step alone."""
 
 import json
+import sys
 import tracemalloc
+import types
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +171,54 @@ def test_sources_with_nothing_to_read_are_refused(tmp_path, kind, rng):
 def test_hub_without_its_package_or_network_is_one_sentence():
     with pytest.raises(wt.UserError, match="hub"):
         data.open_source(DataOptions("hub:nobody/nothing"), 16, 0)
+
+
+class Hub:
+    """Stands in for the library `datasets`, with two splits; the message is that of its version 5.2.0."""
+
+    def __init__(self, home, tables):
+        self.tables, self.asked = tables, []
+        self.config = types.SimpleNamespace(HF_CACHE_HOME=home, HF_DATASETS_CACHE=home)
+
+    def load_dataset(self, name, split):
+        self.asked.append(split)
+        if split not in self.tables:
+            raise ValueError(f'Unknown split "{split}". Should be one of {list(self.tables)}.')
+        table = types.SimpleNamespace(table=self.tables[split])
+        return types.SimpleNamespace(data=table, features={}, _fingerprint=split)
+
+
+def test_hub_splits_by_their_usual_names(tmp_path, rng, monkeypatch):
+    import pyarrow.parquet as pq
+
+    path = parquet(tmp_path / "x.parquet", [jpeg(rng)], [7])
+    hub = Hub(tmp_path, {"train": pq.read_table(path), "validation": pq.read_table(path)})
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    source = data.open_source(DataOptions("hub:some/set", split="val"), 16, 0)
+    assert hub.asked == ["val", "validation"]
+    assert source.classes == ("7",)
+    assert source.about.where == "hub:some/set"
+    assert source.image(0).shape == (20, 24, 3)
+    with pytest.raises(
+        data.NoSplit, match=r"some/set has no split 'test'; choose --data.split among train, validation"
+    ):
+        data.open_source(DataOptions("hub:some/set", split="test"), 16, 0)
+    assert data.test_split(DataOptions("hub:some/set"), 16, 0) == "validation"
+
+
+def test_hub_opens_no_file_outside_its_cache(tmp_path, rng, monkeypatch):
+    import pyarrow as pa
+
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "0.jpg").write_bytes(jpeg(rng))
+    (tmp_path / "1.jpg").write_bytes(jpeg(rng))
+    rows = [{"bytes": None, "path": str(tmp_path / name)} for name in ("cache/0.jpg", "1.jpg")]
+    column = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    monkeypatch.setitem(sys.modules, "datasets", Hub(tmp_path / "cache", {"train": pa.table({"image": column})}))
+    source = data.open_source(DataOptions("hub:some/set"), 16, 0)
+    assert source.image(0).shape == (20, 24, 3)
+    with pytest.raises(data.CorruptImage, match="outside the set and the hub's cache"):
+        source.image(1)
 
 
 # Corrupt images

@@ -243,6 +243,15 @@ def test_parquet_and_folders_stand_in(tmp_path, rng):
         opened(f"cifar10:{tmp_path / 'test-00000-of-00001.parquet'}")
 
 
+def test_splits_of_a_copy_are_joined_by_the_names_of_their_classes(tmp_path, rng):
+    """Flowers train on two splits, which may number the classes differently."""
+    names = [str(i) for i in range(102)]
+    parquet(tmp_path / "train-0.parquet", [jpeg(rng), jpeg(rng)], [0, 101], names)
+    parquet(tmp_path / "valid-0.parquet", [jpeg(rng), jpeg(rng)], [0, 101], names[::-1])
+    source = opened(f"flowers102:{tmp_path}")
+    assert [source.classes[label] for label in labels_of(source)] == ["0", "101", "101", "0"]
+
+
 def test_folders_number_their_classes_over_both_splits(tmp_path, rng):
     image_folder(tmp_path, rng, ("a", "c"), count=2)
     (tmp_path / "train").rename(tmp_path / "test")
@@ -320,6 +329,16 @@ def test_a_listed_image_that_is_missing_is_named(tmp_path, rng, name):
         opened(f"{name}:{tmp_path}")
 
 
+@pytest.mark.parametrize("path", ["../../secret.jpg", "/etc/passwd"])
+def test_lists_name_no_file_outside_the_set(tmp_path, rng, path):
+    birds(tmp_path / "set", rng)
+    write(tmp_path / "secret.jpg", jpeg(rng))
+    lines = (tmp_path / "set/images.txt").read_text().replace("001.Black_footed_Albatross/bird 2.jpg", path)
+    write(tmp_path / "set/images.txt", lines)
+    with pytest.raises(wt.UserError, match=r"do not read as those of cub200 \(.* is outside\); unpack"):
+        opened(f"cub200:{tmp_path / 'set'}")
+
+
 def test_labels_out_of_range_are_named(tmp_path, rng):
     birds(tmp_path / "birds", rng)
     write(tmp_path / "birds/image_class_labels.txt", "1 1\n2 1\n3 201\n4 2\n5 0\n")
@@ -363,7 +382,7 @@ def test_folders_with_nothing_of_the_set(tmp_path, name):
         opened(f"{name}:{tmp_path / 'nowhere'}")
     with pytest.raises(wt.UserError, match=f"existing one, --data {name}:FOLDER"):
         opened(f"{name}:")
-    with pytest.raises(wt.UserError, match=r"no split 'val'; choose --data.split train or test"):
+    with pytest.raises(data.NoSplit, match=r"no split 'val'; choose --data.split train or test"):
         opened(f"{name}:{tmp_path}", "val")
 
 

@@ -21,7 +21,7 @@ from .feed import (
 from .sources import open_source
 from .splits import NoSplit
 from .synthetic import Scene, Synthetic
-from .views import Views, labels_of, test_source, test_split, views_of
+from .views import Views, check_classes, labels_of, test_source, test_split, views_of
 
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "ahead",
     "augment_on_device",
     "augment_on_host",
+    "check_classes",
     "denormalize",
     "described",
     "evaluation_view",

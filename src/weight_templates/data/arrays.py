@@ -162,7 +162,7 @@ def _read(file: Path) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds, as the damage will have it
-        reason = " ".join(str(error).split())
+        reason = shown(" ".join(str(error).split()))
         raise UserError(f"{where} does not read as .npz ({reason}); save it again with numpy.savez.") from None
 
 

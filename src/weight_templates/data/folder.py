@@ -81,6 +81,9 @@ def _top(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
 
 
 def _directly(folder: Path) -> bool:
+    """Whether there are images in a folder itself; not in one that is closed to us."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return False
     return any(name.lower().endswith(EXTENSIONS) and not hidden(name) for name in os.listdir(folder))
 
 

@@ -1,8 +1,11 @@
 """Data sets of the Hugging Face hub, through the library `datasets`."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..errors import UserError
 from .encoded import About, Encoded, beyond, spread
@@ -38,7 +41,7 @@ def open_hub(name: str, split: str, count: int | None, label: str | None = None,
         name.split("/")[-1],
         Called(cells),
         cells,
-        None if found is None else found.labels[list(rows)],
+        None if found is None else found.labels[np.asarray(rows)],
         () if found is None else found.classes,
         f"{loaded._fingerprint}-{label}-{count}",
         About(f"hub:{name}", beyond(count, table.num_rows), _notes(columns, found)),
@@ -65,7 +68,7 @@ def _loaded(datasets: Any, name: str, split: str) -> Any:
     return _loaded(datasets, name, known)
 
 
-def _downloaded(datasets: Any, name: str):
+def _downloaded(datasets: Any, name: str) -> Callable[[str], bytes]:
     """Reads the files that rows refer to: those of the set's folder if it is one, and what the hub's client fetched."""
     homes = [Path(datasets.config.HF_CACHE_HOME), Path(datasets.config.HF_DATASETS_CACHE)]
     homes += [Path(name)] if Path(name).is_dir() else []

@@ -3,16 +3,18 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
 from ..files import cache_folder
 from .encoded import About, Encoded, beyond, shown, spread, stamp_of
+from .folder import hidden
 from .limits import POINTER, available, check_memory, free_disk, read_regular, words
 from .rows import Called, Cells, Columns, Shard, check_alike, columns_of, labels_of_shards, unlabelled
 from .splits import alike, choose, usual
@@ -35,9 +37,9 @@ class Part(NamedTuple):
     columns: Columns
     rows: int
     size: int
-    """Bytes of its images and labels, unpacked."""
+    """Bytes of its columns, unpacked."""
     largest: int
-    """Bytes of images in its largest group of rows, unpacked."""
+    """Bytes of its largest group of rows, unpacked."""
     stamp: str
 
 
@@ -130,7 +132,7 @@ def open_parquet(
         shown(root.resolve().name),
         Called(cells),
         cells,
-        None if found is None else found.labels[list(rows)],
+        None if found is None else found.labels[np.asarray(rows)],
         () if found is None else found.classes,
         stamp,
         About(
@@ -142,8 +144,9 @@ def open_parquet(
 
 
 def _folders(root: Path) -> list[str]:
-    """The folders in a folder that are not hidden, by name."""
-    return sorted(os.path.join(root, n) for n in os.listdir(root) if n[0] not in "._" and os.path.isdir(root / n))
+    """The folders in a folder that are neither hidden nor closed to us, by name."""
+    found = sorted(os.path.join(root, name) for name in os.listdir(root) if name[0] != "_" and not hidden(name))
+    return [folder for folder in found if os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)]
 
 
 def _parquet_in(folder: Path) -> list[Path]:
@@ -156,11 +159,11 @@ def _reading(file: Path) -> Iterator[None]:
     """Turns errors into UserErrors that name the file."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # the last for names that are not UTF-8
         with contextlib.suppress(OSError), open(file, "rb") as content:
             if content.read(len(POINTER)) == POINTER:
                 raise UserError(f"{file} is a pointer of Git LFS, not the file; run git lfs pull there.") from None
-        reason = " ".join(str(error).split())
+        reason = shown(" ".join(str(error).split()))
         raise UserError(f"{shown(str(file))} does not read as Parquet ({reason}); copy it again.") from None
 
 
@@ -179,19 +182,10 @@ def _part(file: Path, label: str | None) -> Part:
     with _reading(file), _opened(file) as content:
         metadata, about = content.metadata, file.stat()
         columns = columns_of(metadata.schema.to_arrow_schema(), label, shown(str(file)))
-        size, largest = 0, 0
-        for i in range(metadata.num_row_groups):
-            group = metadata.row_group(i)
-            images = 0
-            for j in range(group.num_columns):
-                column = group.column(j)
-                top = column.path_in_schema.split(".")[0]
-                if top in columns[:2]:
-                    size += column.total_uncompressed_size
-                    images += column.total_uncompressed_size if top == columns.image else 0
-            largest = max(largest, images)
+        # Sizes by column would tell more, but looking a damaged one up ends the process (pyarrow 26).
+        sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
     stamp = f"{file.name} {about.st_size} {about.st_mtime_ns}"
-    return Part(file, columns, metadata.num_rows, size, largest, stamp)
+    return Part(file, columns, metadata.num_rows, sum(sizes), max(sizes, default=0), stamp)
 
 
 def _read(parts: Sequence[Part]) -> list[Shard]:
@@ -231,7 +225,12 @@ def _batches(part: Part) -> Iterator[pa.RecordBatch]:
     together = max(1, min(TOGETHER, AT_ONCE // max(1, part.largest)))
     columns = [name for name in part.columns[:2] if name is not None]
     with _reading(part.path), _opened(part.path) as file:
-        yield from file.iter_batches(batch_size=together, columns=columns)
+        rows = 0
+        for batch in file.iter_batches(batch_size=together, columns=columns):
+            rows += len(batch)
+            yield batch
+        if rows != part.rows:
+            raise OSError(f"{rows} rows where it says {part.rows}")
 
 
 def _mapped(part: Part) -> Shard:
@@ -272,7 +271,7 @@ def _lay_out(part: Part, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _beside(folder: Path):
+def _beside(folder: Path) -> Callable[[str], bytes]:
     """Reads the files that rows refer to: regular ones below the set's own folder, and no others."""
     inside = folder.resolve()
 

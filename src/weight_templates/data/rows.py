@@ -139,9 +139,9 @@ class Cells:
         found = []
         for chunk in self.chunks:
             held, path = (_field(chunk, name) for name in ("bytes", "path"))
-            if path is not None and len(chunk):
+            if path is not None and len(chunk) and (held is None or held.null_count):
                 absent = held.is_null() if held is not None else pa.array(np.ones(len(chunk), bool))
-                found += [name for name in path.filter(absent).to_pylist() if name]
+                found += [_text(name) for name in path.filter(absent).cast(pa.large_binary()).to_pylist() if name]
         return found
 
     def _cell(self, index: int, names: Sequence[str]) -> dict[str, Any]:
@@ -149,8 +149,11 @@ class Cells:
         place = bisect.bisect_right(self.starts, row) - 1
         chunk, within = self.chunks[place], row - self.starts[place]
         fields = {name: _field(chunk, name) for name in names}
-        valid = chunk[within].is_valid
-        return {n: None if field is None or not valid else field[within].as_py() for n, field in fields.items()}
+        if not chunk[within].is_valid:
+            return dict.fromkeys(names)
+        found = {name: None if field is None else field[within] for name, field in fields.items()}
+        values = {n: v.as_buffer().to_pybytes() if v is not None and v.is_valid else None for n, v in found.items()}
+        return {n: _text(v) if n == "path" and v is not None else v for n, v in values.items()}
 
 
 class Called(Sequence[str]):
@@ -164,6 +167,11 @@ class Called(Sequence[str]):
 
     def __getitem__(self, index: int) -> str:
         return self.cells.called(range(len(self))[index])
+
+
+def _text(content: bytes) -> str:
+    """Text that a damaged file may hold in another encoding than it says: as the names of files are read."""
+    return content.decode("utf-8", "surrogateescape")
 
 
 def _field(chunk: pa.StructArray, name: str) -> pa.Array | None:
@@ -199,14 +207,16 @@ def _names(features: dict[str, Any], label: str | None) -> tuple[str, ...]:
     names = feature.get("names") if isinstance(feature, dict) else getattr(feature, "names", None)
     if isinstance(names, dict):  # some write {"0": "cat", …}
         names = [names[key] for key in sorted(names, key=int)] if all(str(key).isdigit() for key in names) else None
-    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+    return tuple(shown(str(name)) for name in names) if isinstance(names, list | tuple) else ()
 
 
 def _in_words(chunk: pa.Array) -> tuple[list[str], Int[np.ndarray, " rows"]]:
     """The different words of a column, and which one a row has; -1 for none."""
     coded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
-    words = coded.dictionary.to_pylist()
-    return [word or "" for word in words], coded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    words = coded.dictionary.cast(pa.large_binary()).to_pylist()
+    return [shown(_text(word)) if word else "" for word in words], coded.indices.cast(pa.int64()).fill_null(
+        -1
+    ).to_numpy(zero_copy_only=False)
 
 
 def _column(shard: Shard) -> Column:
@@ -233,7 +243,7 @@ def _column(shard: Shard) -> Column:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join([*names[:LISTED], *(["…"] if len(names) > LISTED else [])]) or "none"
+    return ", ".join([*map(shown, names[:LISTED]), *(["…"] if len(names) > LISTED else [])]) or "none"
 
 
 def _named(column: str | None) -> str:

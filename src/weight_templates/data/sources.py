@@ -61,28 +61,51 @@ def open_source(options: DataOptions, size: int, seed: int) -> Source:
         raise UserError(f"cannot read {what} ({error.strerror or error}); mend it, or give another --data.") from None
 
 
-def _reader(root: Path, mode: int, options: DataOptions) -> Callable[[], Source]:
-    """How to open a file or folder, by what it is."""
+def one_file(options: DataOptions) -> bool:
+    """Whether the images are all in one file: it is the split that is asked for, whatever its name, and there is no
+    other."""
+    root = Path(os.path.expanduser(options.source))
+    if options.source.partition(":")[0] in downstream.SETS or not root.exists():
+        return False
+    return root.is_file() or len(_files(root)[1]) == 1
+
+
+def _files(root: Path) -> tuple[str, list[Path]]:
+    """The kind of a folder, and its files of that kind; none of a folder of images."""
     from . import parquet
 
+    for kind, module in (("parquet", parquet), ("npz", arrays), ("tar", tars)):
+        files = module.files_of(root)
+        if files:
+            return kind, files
+    return "images", []
+
+
+def _reader(root: Path, mode: int, options: DataOptions) -> Callable[[], Source]:
+    """How to open a file or folder, by what it is."""
     if stat.S_ISDIR(mode):
-        files = parquet.files_of(root)
-        if files:
-            return lambda: parquet.open_parquet(root, files, options.split, options.count, options.label)
-        files = arrays.files_of(root)
-        if files:
-            return lambda: arrays.open_npz(root, files, options.split, options.count)
-        files = tars.files_of(root)
-        if files:
-            return lambda: tars.open_tars(root, files, options.split, options.count, options.label)
-        return lambda: folder.open_folder(root, options.split, options.count)
-    if not stat.S_ISREG(mode):
+        kind, files = _files(root)
+    elif stat.S_ISREG(mode):
+        kind, files = _kind(root), [root]
+    else:
         raise UserError(f"{shown(str(root))} is neither a folder nor a regular file; give --data {READERS}.")
+    split, count, label = options.split, options.count, options.label
+    if kind == "npz":
+        return lambda: arrays.open_npz(root, files, split, count)
+    if kind == "tar":
+        return lambda: tars.open_tars(root, files, split, count, label)
+    if kind == "images":
+        return lambda: folder.open_folder(root, split, count)
+    from . import parquet
+
+    return lambda: parquet.open_parquet(root, files, split, count, label)
+
+
+def _kind(root: Path) -> str:
+    """What a file is; raises UserError, with what to do, if it is nothing that is read."""
     ending = root.suffix.lower()
-    if ending == ".npz":
-        return lambda: arrays.open_npz(root, [root], options.split, options.count)
-    if ending == ".tar":
-        return lambda: tars.open_tars(root, [root], options.split, options.count, options.label)
+    if ending in (".npz", ".tar"):
+        return ending[1:]
     if ending in folder.EXTENSIONS:
         raise UserError(f"{shown(str(root))} is a single image; give --data the folder that holds it.")
     if ending in UNPACK:
@@ -93,4 +116,4 @@ def _reader(root: Path, mode: int, options: DataOptions) -> Callable[[], Source]
         raise UserError(f"{shown(str(root))} is one array; save it as `images` with numpy.savez, in a .npz file.")
     if ending != ".parquet" and begin[:4] != b"PAR1":
         raise UserError(f"{shown(str(root))} is of no kind that is read; give --data {READERS}.")
-    return lambda: parquet.open_parquet(root, [root], options.split, options.count, options.label)
+    return "parquet"

@@ -191,7 +191,7 @@ def _members(file: Path, read: set[str | None]) -> Iterator[tuple[tarfile.TarInf
     try:
         with tarfile.open(file, "r:") as archive, open(file, "rb") as raw:
             for member in archive:
-                archive.members = []  # what it keeps of all members would fill memory
+                archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - all of them would fill memory
                 ending, content = os.path.basename(member.name).partition(".")[2].lower(), b""
                 if ending in read and member.isreg() and member.size <= LARGEST_LABEL:
                     raw.seek(member.offset_data)

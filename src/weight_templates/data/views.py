@@ -14,7 +14,7 @@ from ..errors import RunError, UserError
 from .augment import evaluation_view
 from .encoded import CorruptImage, Source
 from .feed import Loaded
-from .sources import open_source
+from .sources import one_file, open_source
 from .splits import NoSplit, alike
 
 
@@ -71,6 +71,15 @@ def views_of(
     return Views(loaded, indices, size, min(chunk, len(indices)), options.threads or os.cpu_count() or 1, keep=keep)
 
 
+def check_classes(source: Source) -> None:
+    """Raises UserError where a source has not the two classes that a classifier needs, and tells where labels may be."""
+    if len(source.classes) >= 2:
+        return
+    hints = [note for note in source.about.notes if "--data.label" in note]
+    remedy = hints[0] if hints else "give --data a folder with one folder a class, or labelled Parquet"
+    raise UserError(f"{source.name} has {len(source.classes)} class(es); {remedy}.")
+
+
 def labels_of(loaded: Loaded, indices: Int[np.ndarray, " some"], classes: Sequence[str]) -> Int[np.ndarray, " some"]:
     """The classes of some images as places in `classes`, by name: another split may number its own otherwise.
 
@@ -105,7 +114,7 @@ def test_source(options: DataOptions, split: str | None, size: int, seed: int) -
     the one trained on, and where a split that there is does not read.
     """
     if split is not None:
-        if options.source != "synthetic" and alike(split, options.split):
+        if alike(split, options.split) or one_file(options):
             raise UserError(
                 f"--test {split} is the split that is trained on; name another split of {options.source}, or drop it."
             )
@@ -119,6 +128,8 @@ def test_split(options: DataOptions, size: int, seed: int) -> str | None:
 
 
 def _tested(options: DataOptions, size: int, seed: int) -> tuple[str, Source] | tuple[None, None]:
+    if one_file(options):
+        return None, None
     for name in TEST_SPLITS:
         if not alike(name, options.split):
             with contextlib.suppress(NoSplit):
