@@ -29,7 +29,9 @@ from weight_templates.files import expanded  # noqa: E402
 
 
 PAGES: dict[str, Any] = {
-    ablation: module.main for module in (sizes, methods, variants, pretraining, decomposition) for ablation in module.TITLES
+    ablation: module.main
+    for module in (sizes, methods, variants, pretraining, decomposition)
+    for ablation in module.TITLES
 }
 """What makes the page of a file of records, by the ablation that it is of."""
 

@@ -34,7 +34,10 @@ jax.config.update("jax_num_cpu_devices", 2)
 
 
 def pytest_collection_modifyitems(config, items):
-    reasons = {"large": "takes long, or gigabytes; say pytest -m large", "fuzz": "finds known faults; say pytest -m fuzz"}
+    reasons = {
+        "large": "takes long, or gigabytes; say pytest -m large",
+        "fuzz": "finds known faults; say pytest -m fuzz",
+    }
     for marker, reason in reasons.items():
         if marker not in config.option.markexpr:
             for item in items:

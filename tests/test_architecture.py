@@ -48,7 +48,19 @@ MAY_IMPORT = {
     "from_model": ENGINE | {"bank", "data", "decompose", "learning", "tasks", "training"},
     "notebooks": BASE | {"bank", "convert", "data", "inherit", "models", "programs", "training"},
     "baselines": ENGINE
-    | {"bank", "cli", "convert", "counting", "data", "from_model", "inherit", "learning", "programs", "tasks", "training"},
+    | {
+        "bank",
+        "cli",
+        "convert",
+        "counting",
+        "data",
+        "from_model",
+        "inherit",
+        "learning",
+        "programs",
+        "tasks",
+        "training",
+    },
     "jobs": BASE | {"entry"},
     "launch": BASE | {"cli", "entry", "help", "jobs"},
 }
@@ -140,7 +152,9 @@ def test_docstrings_speak_plainly():
                 elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                     texts = [str(node.value.value)]
                 for text in texts:
-                    assert not re.match(r"Of |From \w+ to |From an? [^.]* to ", text.strip()), f"{path.name}: {text[:80]}"
+                    assert not re.match(r"Of |From \w+ to |From an? [^.]* to ", text.strip()), (
+                        f"{path.name}: {text[:80]}"
+                    )
 
 
 def test_nothing_is_loaded_through_pickle():

@@ -110,7 +110,7 @@ class Learngene(AbstractMethod):
             raise UserError("--recipe.layer-decay is for fine-tuning; the templates belong to all layers.")
         eqx.filter_eval_shape(constrain, self.model, self.constraint(), "components", key=jr.key(0))
         source = data.open_source(self.data, self.model.image, self.seed)
-        classify.check_classes(source.name, source.classes)
+        data.check_classes(source)
         for flag, optim in self.trained.items():
             Classify(self.recipe).split(np.arange(len(source)), optim.batch, self.seed, f"{flag}.batch")
 

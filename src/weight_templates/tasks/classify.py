@@ -78,7 +78,7 @@ class Classify(AbstractTask):
         test: Source | None = None,
     ) -> Data:
         loaded = read(source, options)
-        check_classes(source.name, source.classes)
+        data.check_classes(source)
         labels = np.full(len(source), -1, np.int32)
         labels[loaded.good] = data.labels_of(loaded, loaded.good, source.classes)
         chosen = self.split(loaded.good, batch, seed)
@@ -156,14 +156,6 @@ class Probe(AbstractTask):
 
     def picture(self, models: Mapping[str, Classifier], views: Labelled, path: Path) -> None:
         self.classify.picture(models, views, path)
-
-
-def check_classes(name: str, classes: tuple[str, ...]) -> None:
-    """Raises UserError where the images of that name have no labels to tell apart."""
-    if len(classes) < 2:
-        raise UserError(
-            f"{name} has {len(classes)} class(es); give --data a folder with one folder a class, or labelled Parquet."
-        )
 
 
 class Streams(NamedTuple):
