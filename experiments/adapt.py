@@ -50,7 +50,7 @@ def main(config: Config) -> Path:
 
     about = to_json(config) | {"bank": digest_of_file(Path(config.bank))}
     name = f"{bank.family}-L{target.depth}H{target.heads}-{Path(config.data.source).name}".replace(":", "-")
-    run = training.Run("adapt", name, about, config.run)
+    run = training.Run("adapt", name, about, config.run, ("bank.safetensors", "model.safetensors"))
     made = run.path / "bank.safetensors"
     if run.summary is not None:
         cli.say(f"finished already: {run.path}; say --run.overwrite to do it again.")

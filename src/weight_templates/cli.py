@@ -15,7 +15,7 @@ import tyro
 from .config import BACKBONES, with_backbone
 from .entry import TUNABLES, run, say
 from .errors import UserError
-from .help import help_of
+from .help import help_of, methods_of
 from .options import check_names, check_values, options_of, sentence
 
 
@@ -66,7 +66,7 @@ def parse_command(
     if argv and argv[0] in names:
         return argv[0], _parsed(config_of(argv[0]), argv[1:], argv[0])
     if _asks_for_help(argv):
-        print(about.strip())
+        print(methods_of(about))
         raise SystemExit(0)
     fault = "nothing was chosen" if not argv or argv[0].startswith("-") else f"there is no {argv[0]!r} here"
     raise UserError(f"{fault}; say first which of {', '.join(names)}.")

@@ -73,8 +73,7 @@ def run(main: Callable[[], Any]) -> None:
                 say(words)
             raise SystemExit(code) from None
         except KeyboardInterrupt:  # from another's handler
-            say(INTERRUPTED)
-            raise SystemExit(130) from None
+            leave()
 
 
 # What went wrong

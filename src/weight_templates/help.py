@@ -12,7 +12,7 @@ import shutil
 import sys
 import textwrap
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from .options import Option
@@ -53,19 +53,14 @@ LAST = "launching"
 """The title of the group that is shown after all others."""
 
 
-def methods_of(commands: Mapping[str, Any]) -> str:
-    """The help of a command that begins with one of several words."""
-    first = type(next(iter(commands.values())))
-    about = (inspect.getdoc(sys.modules[first.__module__]) or "").partition("\n\n")[0]
-    rows = [_row(name, _doc(type(config))) for name, config in commands.items()]
-    parts = (
+def methods_of(about: str) -> str:
+    """The help of a command that begins with one of several words, given its module's docstring, which lists them."""
+    text = re.sub("^    ", "  ", about.strip(), flags=re.MULTILINE)
+    return "\n\n".join((
         f"usage: {_program()} METHOD [options]",
-        _filled(" ".join(about.split())),
-        _examples(first),
-        "\n".join(["methods:", *rows]),
+        text,
         _filled(f"`{_program()} METHOD --help` shows the options of one."),
-    )
-    return "\n\n".join(part for part in parts if part)
+    ))  # fmt: skip
 
 
 def _program() -> str:

@@ -170,7 +170,7 @@ def _memory_of(source: Source, options: DataOptions) -> Path | None:
     """The file of the cache that tells which images of a set do not decode; None if there is no cache."""
     try:
         folder = cache_folder()
-    except RuntimeError:  # no home
+    except UserError:  # no home
         return None
     return folder / "checked" / f"{source.fingerprint()}-{options.resident_mb}-{DECODER}.json"
 

@@ -127,7 +127,7 @@ def _index(file: Path, label: str | None) -> tuple[list[Sample], dict[str, int]]
     """The samples of a shard, and what is left out, by reason; kept in the cache, if that can be written."""
     about = file.stat()
     memory = None
-    with contextlib.suppress(RuntimeError):  # no home
+    with contextlib.suppress(UserError):  # no home
         stamp = stamp_of([str(file.resolve()), str(about.st_size), str(about.st_mtime_ns), str(label)])
         memory = cache_folder() / "tars" / f"{stamp}.json"
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):

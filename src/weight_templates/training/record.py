@@ -42,7 +42,7 @@ class Run:
         name: str,
         config: dict[str, Any],
         options: RunOptions,
-        leaves: Sequence[str] = ("bank.safetensors", "model.safetensors"),
+        leaves: Sequence[str] = (),
     ):
         """Looks at the directory, and touches nothing; entering the run does.
 
