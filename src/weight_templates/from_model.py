@@ -18,7 +18,7 @@ from .config import DataOptions, Layout, OptimOptions, ScalingOptions
 from .constrained import Constrained, constrain, expand, trainable
 from .constraints import AbstractConstraint, family_of
 from .data import Source, open_source
-from .learning import Learned, Recipe, learn
+from .learning import Learned, Recipe, learn, opened
 from .models import AbstractBackbone, AbstractHead, Bare
 from .sites import governed, stacks, without_governed
 from .tasks.features import Features, Pair
@@ -108,9 +108,8 @@ def fit(
     key, train_key = jr.split(jr.key(settings.seed))
     task, config = Features(), made.config
     optim = dataclasses.replace(settings.optim, steps=settings.steps)
-    mesh = training.data_mesh(run.options.devices, optim.batch, optim.microbatches)
     source = source or open_source(settings.data, config.image, settings.seed)  # pyright: ignore[reportAttributeAccessIssue]
-    images = task.open(source, settings.data, config, training.share(mesh), batch=optim.batch, seed=settings.seed)
+    images = opened(task, source, settings.data, config, optim, run, settings.seed)
 
     def moves(pair: Pair) -> Any:
         marks = trainable(pair)

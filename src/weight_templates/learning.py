@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from . import constrained, scaling, training, trees
-from .config import Application, OptimOptions, ScalingOptions, Widths
+from .config import Application, BackboneConfig, DataOptions, OptimOptions, ScalingOptions, Widths
 from .constraints import family_of
+from .data import Source
 from .data import ahead as prepared
 from .models import layer_scales
 from .tasks import AbstractTask, Data
@@ -113,6 +114,22 @@ def learn(
         key=key,
     )
     return Learned(state.result, state, steps, settled)
+
+
+def opened(
+    task: AbstractTask,
+    source: Source,
+    options: DataOptions,
+    config: BackboneConfig,
+    optim: OptimOptions,
+    run: training.Run,
+    seed: int,
+    test: Source | None = None,
+) -> Data:
+    """The data of a task, its batches shared among the devices of a run; raises UserError as `task.open` does, and where a
+    batch does not divide among them."""
+    sharding = training.share(training.data_mesh(run.options.devices, optim.batch, optim.microbatches))
+    return task.open(source, options, config, sharding, batch=optim.batch, seed=seed, test=test)
 
 
 def best(run: training.Run, learned: Learned) -> tuple[PyTree, int]:

@@ -21,7 +21,7 @@ from .constrained import constrain
 from .data import Source
 from .errors import UserError
 from .files import expanded
-from .learning import FULL, SPARED, Learned, Recipe, at_width, best, learn
+from .learning import FULL, SPARED, Learned, Recipe, at_width, best, learn, opened
 from .models import AbstractBackbone, Classifier
 from .tasks import AbstractTask, Data
 from .tasks.classify import Probe, features, with_probe
@@ -59,7 +59,7 @@ def pretrain(
     # Ranks that do not fit are refused before the images are read, and the key made inside, so that no device is touched.
     eqx.filter_eval_shape(lambda: initial(settings, task, ("a", "b"), key=jr.key(0)))
     source = source or data.open_source(settings.data, settings.model.image, settings.seed)
-    images = _open(task, source, settings, settings.model, run)
+    images = opened(task, source, settings.data, settings.model, settings.optim, run, settings.seed)
     model = eqx.filter_jit(initial)(settings, task, images.classes, key=key)
     recipe = Recipe(
         settings.optim,
@@ -119,7 +119,7 @@ def adapt(
     target = model.backbone.config
     task = bank_task(from_bank, settings)
     source = source or data.open_source(settings.data, target.image, settings.seed)
-    images = _open(task, source, settings, target, run)
+    images = opened(task, source, settings.data, target, settings.optim, run, settings.seed)
     if images.classes and len(images.classes) != len(model.head.bias):
         raise UserError(
             f"the bank's classifier has {len(model.head.bias)} classes, {images.name} has {len(images.classes)}; give the data "
@@ -185,7 +185,7 @@ def finetune(
         note_count(source, settings)
         test = data.test_source(settings.data, settings.test, backbone.config.image, settings.seed)
     hkey, train_key = jr.split(jr.key(settings.seed))
-    images = _open(task, source, settings, backbone.config, run, test)
+    images = opened(task, source, settings.data, backbone.config, settings.optim, run, settings.seed, test)
     model = task.attach(backbone, images.classes, key=hkey)
     if head is not None:
         if not isinstance(head, Classifier) or len(head.head.bias) != len(images.classes):
@@ -277,19 +277,6 @@ def note_count(source: Source, settings: Finetuning) -> None:
     official = downstream.SETS[source.name].train if source.name in downstream.SETS else len(source)
     if settings.data.count is None and len(source) != official:
         cli.say(f"note: {len(source)} training images; officially {source.name} has {official}.")
-
-
-def _open(
-    task: AbstractTask,
-    source: Source,
-    settings: Any,
-    config: BackboneConfig,
-    run: training.Run,
-    test: Source | None = None,
-) -> Data:
-    optim = settings.optim
-    sharding = training.share(training.data_mesh(run.options.devices, optim.batch, optim.microbatches))
-    return task.open(source, settings.data, config, sharding, batch=optim.batch, seed=settings.seed, test=test)
 
 
 def _about(task: AbstractTask, settings: Any, config: BackboneConfig, learned: Learned, images: Data) -> dict[str, Any]:

@@ -19,12 +19,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from .. import bank, constraints, data, programs, training, trees
+from .. import bank, constraints, data, programs, trees
 from ..config import BackboneConfig, DataOptions, DecoderConfig, OptimOptions, Precision
 from ..counting import count, count_mae
 from ..data import Batch, normalize
 from ..errors import UserError
-from ..learning import Recipe, at_width, learn
+from ..learning import Recipe, at_width, learn, opened
 from ..models import MAE, Reconstruction, ViT
 from ..models.mae import random_mask, reconstruction_loss
 from ..models.vit import Block, run
@@ -98,15 +98,8 @@ class Dmae(FromSource):
             return Distillation(student, source.backbone, key=pkey)
 
         task = Distil(Masked(self.decoder, self.seed), loss)
-        mesh = training.data_mesh(run.options.devices, self.optim.batch, self.optim.microbatches)
-        images = task.open(
-            data.open_source(self.data, target.image, self.seed),  # pyright: ignore[reportAttributeAccessIssue]
-            self.data,
-            target,
-            training.share(mesh),
-            batch=self.optim.batch,
-            seed=self.seed,
-        )
+        source_of_images = data.open_source(self.data, target.image, self.seed)  # pyright: ignore[reportAttributeAccessIssue]
+        images = opened(task, source_of_images, self.data, target, self.optim, run, self.seed)
         recipe = Recipe(self.optim, self.precision, every=run.options.save_every)
         with run:
             learned = learn(

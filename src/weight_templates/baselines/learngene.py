@@ -53,7 +53,7 @@ from ..data import Batch
 from ..errors import UserError
 from ..files import identity
 from ..inherit import inherited, mixed, neighbours, redraw, resize
-from ..learning import SPARED, Recipe, at_width, best, learn
+from ..learning import SPARED, Recipe, at_width, best, learn, opened
 from ..models import Classifier
 from ..tasks import Terms, classify
 from ..tasks.classify import Classify
@@ -255,9 +255,8 @@ def auxiliary_of(method: Learngene, teacher: Any, known: list[str] | None) -> ba
 
 def images_of(method: Learngene, task: Classify, network: BackboneConfig, optim: OptimOptions, run: Run) -> Any:
     """The images to learn from."""
-    sharding = training.share(training.data_mesh(run.options.devices, optim.batch, optim.microbatches))
     source = data.open_source(method.data, network.image, method.seed)  # pyright: ignore[reportAttributeAccessIssue]
-    return task.open(source, method.data, network, sharding, batch=optim.batch, seed=method.seed)
+    return opened(task, source, method.data, network, optim, run, method.seed)
 
 
 class Distillation(eqx.Module):
